@@ -1,0 +1,2 @@
+//! Rewrites checkpoints one tensor at a time.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Runs models to judge them.
+#![forbid(unsafe_code)]

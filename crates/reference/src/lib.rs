@@ -1,0 +1,2 @@
+//! Computes the forward pass exactly.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Holds named activations, compares two sets and says where they first part.
+#![forbid(unsafe_code)]
