@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::finite::non_finite;
 use crate::matrix::Matrix;
 use crate::resolve::{Dialect, Layout, Place, Use};
-use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 
 /// What to do about NaN and infinities among the weights.
@@ -49,8 +48,7 @@ impl Checkpoint {
                     path: file.clone(),
                     why: format!("{e}; a Hugging Face checkpoint needs its config.json beside the weights"),
                 })?;
-                let config =
-                    Config::from_json(&text).map_err(|error| Error::Config { path: file, error })?;
+                let config = Config::from_json(&text).map_err(|error| Error::Config { path: file, error })?;
                 (config, Dialect::of_hf(source.as_ref()))
             }
         };
@@ -91,17 +89,6 @@ impl Checkpoint {
             }
         }
         Ok(Weights::read(self.source(), &self.config, &self.layout))
-    }
-
-    /// Its tokenizer.
-    ///
-    /// # Errors
-    /// Tokenizer files or keys that are absent or malformed.
-    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
-        Ok(match self.source.metadata() {
-            Metadata::Gguf(keys) => Tokenizer::from_gguf(keys)?,
-            Metadata::Safetensors(_) => Tokenizer::from_hf_dir(directory(&self.path))?,
-        })
     }
 
     /// Tensors that the forward pass reads.

@@ -1,7 +1,7 @@
 //! [`Config`] from the keys of a GGUF file.
 
-use format::gguf::KeyValues;
 use format::TensorSource;
+use format::gguf::{KeyValues, Value};
 
 use crate::config::{Config, FeedForward, LayerType};
 use crate::error::ConfigError;
@@ -16,7 +16,10 @@ impl Config {
     /// # Errors
     /// Another architecture, a needed key absent or of the wrong kind, or keys that contradict each other.
     pub fn from_gguf(keys: &KeyValues, source: &dyn TensorSource) -> Result<Config, ConfigError> {
-        let found = keys.get_str("general.architecture").ok_or_else(|| missing("general.architecture"))?;
+        let found = keys
+            .get("general.architecture")
+            .and_then(|value| value.as_str())
+            .ok_or_else(|| missing("general.architecture (a string)"))?;
         let Some(architecture) = ARCHITECTURES.into_iter().find(|a| *a == found) else {
             return Err(ConfigError::Unsupported {
                 field: "general.architecture".into(),
@@ -43,7 +46,9 @@ impl Config {
         let linear_num_value_heads = keys.size("ssm.time_step_rank")?;
         let linear_key_head_dim = keys.size("ssm.state_size")?;
         let inner = keys.size("ssm.inner_size")?;
-        if linear_num_value_heads == 0 || Some(inner) != linear_num_value_heads.checked_mul(linear_key_head_dim) {
+        if linear_num_value_heads == 0
+            || Some(inner) != linear_num_value_heads.checked_mul(linear_key_head_dim)
+        {
             return Err(ConfigError::contradiction(format!(
                 "ssm.inner_size {inner} is not ssm.time_step_rank {linear_num_value_heads} · ssm.state_size \
                  {linear_key_head_dim}: GGUF has one head width for keys and values, a model with K ≠ V runs from \
@@ -69,7 +74,7 @@ impl Config {
             num_hidden_layers,
             vocab_size,
             max_position_embeddings: keys.size("context_length")?,
-            rms_norm_eps: keys.decimal("attention.layer_norm_rms_epsilon")?,
+            rms_norm_eps: keys.number("attention.layer_norm_rms_epsilon")?,
             tie_word_embeddings: source.tensor("output.weight").is_none(),
             num_attention_heads: keys.size("attention.head_count")?,
             num_key_value_heads: keys.size("attention.head_count_kv")?,
@@ -80,7 +85,7 @@ impl Config {
             linear_value_head_dim: linear_key_head_dim,
             linear_conv_kernel_dim: keys.size("ssm.conv_kernel")?,
             layer_types: keys.layer_types(num_hidden_layers, &mut notes)?,
-            rope_theta: keys.decimal("rope.freq_base")?,
+            rope_theta: keys.number("rope.freq_base")?,
             rotary_dim: keys.size("rope.dimension_count")?,
             mrope_section: keys.sections()?,
             feed_forward,
@@ -93,6 +98,10 @@ impl Config {
 
 fn missing(field: &str) -> ConfigError {
     ConfigError::Missing { field: field.into() }
+}
+
+fn wrong(field: &str, expected: &str, found: Value<'_>) -> ConfigError {
+    ConfigError::Value { field: field.into(), expected: expected.into(), found: format!("{found:.60?}") }
 }
 
 /// The keys under the architecture's name.
@@ -109,13 +118,9 @@ impl Keys<'_> {
     fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let path = self.path(key);
         let Some(value) = self.keys.get(&path) else { return Ok(None) };
-        match self.keys.get_u64(&path).and_then(|v| usize::try_from(v).ok()) {
+        match value.as_u64().and_then(|v| usize::try_from(v).ok()) {
             Some(size) => Ok(Some(size)),
-            None => Err(ConfigError::Value {
-                field: path,
-                expected: "a whole number".into(),
-                found: format!("{value:.60?}"),
-            }),
+            None => Err(wrong(&path, "a whole number", value)),
         }
     }
 
@@ -123,31 +128,21 @@ impl Keys<'_> {
         self.optional_size(key)?.ok_or_else(|| missing(&self.path(key)))
     }
 
-    /// A real setting that the writer held as a decimal and GGUF as the nearest f32: 9.99999997e-7 means 1e-6.
-    /// The shortest decimal that rounds to the stored f32 is what was meant.
-    fn decimal(&self, key: &str) -> Result<f64, ConfigError> {
+    fn number(&self, key: &str) -> Result<f64, ConfigError> {
         let path = self.path(key);
-        let stored = self.keys.get_f64(&path).ok_or_else(|| missing(&path))?;
-        let narrow = stored as f32;
-        if f64::from(narrow) != stored {
-            return Ok(stored);
-        }
-        Ok(narrow.to_string().parse().unwrap_or(stored))
+        let value = self.keys.get(&path).ok_or_else(|| missing(&path))?;
+        value.as_f64().ok_or_else(|| wrong(&path, "a number", value))
     }
 
     fn sections(&self) -> Result<Option<Vec<usize>>, ConfigError> {
         let path = self.path("rope.dimension_sections");
         let Some(value) = self.keys.get(&path) else { return Ok(None) };
-        let sections = value
-            .as_array()
-            .and_then(|a| a.iter().map(|v| v.as_u64().and_then(|v| usize::try_from(v).ok())).collect());
+        let sections = value.as_array().and_then(|a| {
+            a.elements().map(|v| v.ok()?.as_u64().and_then(|v| usize::try_from(v).ok())).collect()
+        });
         match sections {
             Some(sections) => Ok(Some(sections)),
-            None => Err(ConfigError::Value {
-                field: path,
-                expected: "an array of whole numbers".into(),
-                found: format!("{value:.60?}"),
-            }),
+            None => Err(wrong(&path, "an array of whole numbers", value)),
         }
     }
 
@@ -157,9 +152,8 @@ impl Keys<'_> {
         let interval = self.optional_size("full_attention_interval")?;
         let path = self.path("attention.recurrent_layers");
         let Some(value) = self.keys.get(&path) else {
-            let interval = interval.ok_or_else(|| {
-                missing(&format!("{path} (or {})", self.path("full_attention_interval")))
-            })?;
+            let interval = interval
+                .ok_or_else(|| missing(&format!("{path} (or {})", self.path("full_attention_interval"))))?;
             if interval == 0 || layers >= 1 << 20 {
                 return Err(ConfigError::contradiction(format!(
                     "full_attention_interval {interval} over {layers} layers"
@@ -167,16 +161,12 @@ impl Keys<'_> {
             }
             return Ok(Config::every_nth(layers, interval));
         };
-        let wrong = || ConfigError::Value {
-            field: path.clone(),
-            expected: format!("an array of at least {layers} booleans"),
-            found: format!("{value:.60?}"),
-        };
+        let wrong = || wrong(&path, &format!("an array of at least {layers} booleans"), value);
         let recurrent: Vec<bool> = value
             .as_array()
             .ok_or_else(wrong)?
-            .iter()
-            .map(|v| v.as_bool())
+            .elements()
+            .map(|v| v.ok()?.as_bool())
             .collect::<Option<_>>()
             .ok_or_else(wrong)?;
         if recurrent.len() < layers {

@@ -93,7 +93,8 @@ impl Config {
                 supported: "qwen3_5 and qwen3_5_moe, with or without vision".into(),
             });
         }
-        if let Some(found) = outer.get("quantization_config").or_else(|| fields.object.get("quantization_config"))
+        if let Some(found) =
+            outer.get("quantization_config").or_else(|| fields.object.get("quantization_config"))
         {
             return Err(ConfigError::Unsupported {
                 field: "quantization_config".into(),
@@ -127,7 +128,8 @@ impl Config {
             FeedForward::Dense { intermediate_size: fields.size("intermediate_size")? }
         };
         for (object, path) in [(&outer, ""), (fields.object, fields.path)] {
-            for key in object.keys().filter(|k| !USED.contains(&k.as_str()) && !UNUSED.contains(&k.as_str())) {
+            for key in object.keys().filter(|k| !USED.contains(&k.as_str()) && !UNUSED.contains(&k.as_str()))
+            {
                 let note = format!("config.json: {path}{key} is unknown here and was not used");
                 if !notes.contains(&note) {
                     notes.push(note);

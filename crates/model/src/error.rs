@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::config::LayerType;
-use crate::tokenizer::TokenizerError;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error, Clone, PartialEq)]
@@ -190,7 +189,4 @@ pub enum Error {
         /// The first such element of every such tensor.
         found: Vec<NonFinite>,
     },
-    /// Its tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
 }

@@ -148,7 +148,15 @@ pub const ROWS: &[TensorSpec] = &[
         ValueHead,
         Some(TwoKeys)
     ),
-    tiled!(InProjZ, &[Values, Hidden], "linear_attn.in_proj_z.weight", "attn_gate.weight", 0, ValueHead, None),
+    tiled!(
+        InProjZ,
+        &[Values, Hidden],
+        "linear_attn.in_proj_z.weight",
+        "attn_gate.weight",
+        0,
+        ValueHead,
+        None
+    ),
     tiled!(InProjB, &[ValueHeads, Hidden], "linear_attn.in_proj_b.weight", "ssm_beta.weight", 0, One, None),
     tiled!(InProjA, &[ValueHeads, Hidden], "linear_attn.in_proj_a.weight", "ssm_alpha.weight", 0, One, None),
     TensorSpec {
@@ -250,13 +258,7 @@ pub const ROWS: &[TensorSpec] = &[
     norm!(FinalNorm, Scope::Global, &[Hidden], "norm.weight", "output_norm.weight"),
     plain!(LmHead, Scope::Global, &[Vocab, Hidden], "lm_head.weight", "output.weight"),
     plain!(MtpFc, Scope::Mtp, &[Hidden, TwoHidden], "fc.weight", "nextn.eh_proj.weight"),
-    norm!(
-        MtpPreFcNormEmbedding,
-        Scope::Mtp,
-        &[Hidden],
-        "pre_fc_norm_embedding.weight",
-        "nextn.enorm.weight"
-    ),
+    norm!(MtpPreFcNormEmbedding, Scope::Mtp, &[Hidden], "pre_fc_norm_embedding.weight", "nextn.enorm.weight"),
     norm!(MtpPreFcNormHidden, Scope::Mtp, &[Hidden], "pre_fc_norm_hidden.weight", "nextn.hnorm.weight"),
     norm!(MtpNorm, Scope::Mtp, &[Hidden], "norm.weight", "nextn.shared_head_norm.weight"),
 ];

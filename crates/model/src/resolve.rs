@@ -141,9 +141,7 @@ pub fn slots(config: &Config) -> impl Iterator<Item = (Place, &'static TensorSpe
     });
     let mtp = (0..config.mtp_num_hidden_layers).flat_map(move |i| {
         ROWS.iter()
-            .filter(move |s| {
-                in_layer(s.scope, LayerType::FullAttention) || (s.scope == Scope::Mtp && i == 0)
-            })
+            .filter(move |s| in_layer(s.scope, LayerType::FullAttention) || (s.scope == Scope::Mtp && i == 0))
             .map(move |s| (Place::Mtp(i), s))
     });
     let at_global = |s| (Place::Global, s);
@@ -179,8 +177,7 @@ impl Layout {
         if !resolver.problems.is_empty() {
             return Err(resolver.problems);
         }
-        let index =
-            resolver.slots.iter().enumerate().map(|(i, s)| ((s.place, s.spec.role), i)).collect();
+        let index = resolver.slots.iter().enumerate().map(|(i, s)| ((s.place, s.spec.role), i)).collect();
         let uses = resolver.uses.into_iter().flatten().collect();
         Ok(Layout { dialect, slots: resolver.slots, uses, index })
     }
@@ -329,7 +326,11 @@ impl Resolver<'_> {
         }
         let expected: Vec<u64> = form.axes.iter().map(|d| d.size(self.config) as u64).collect();
         let found = info.shape.dims();
-        (found != expected).then(|| Problem::Misshapen {
+        // ggml cannot tell [1, D] from [D]: its writers leave either.
+        let leading =
+            if self.dialect == Dialect::Gguf { found.iter().take_while(|&&d| d == 1).count() } else { 0 };
+        let same = found == expected || found[leading..] == expected;
+        (!same).then(|| Problem::Misshapen {
             name,
             expected: dim::describe(form.axes, self.config),
             found: info.shape.to_string(),

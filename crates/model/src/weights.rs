@@ -169,7 +169,9 @@ impl<'a> Reader<'a> {
                 }),
             },
             post_attention_layernorm: vector(Role::PostAttentionLayernorm),
-            mlp: if plan.moe { Mlp::Moe(self.moe(Place::Layer(l))) } else {
+            mlp: if plan.moe {
+                Mlp::Moe(self.moe(Place::Layer(l)))
+            } else {
                 Mlp::Dense(SwiGlu {
                     gate_proj: matrix(Role::GateProj),
                     up_proj: matrix(Role::UpProj),

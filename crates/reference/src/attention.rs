@@ -10,7 +10,13 @@ use crate::math::softmax;
 ///
 /// `q` is `[T, H, Dh]`, its first token at position `past`; `k` and `v` are flat `[past + T, Hkv, Dh]`. Query head
 /// `h` reads key head `h / (H/Hkv)`.
-pub(crate) fn attention(q: ArrayView3<'_, f64>, k: &[f64], v: &[f64], kv_heads: usize, past: usize) -> Array3<f64> {
+pub(crate) fn attention(
+    q: ArrayView3<'_, f64>,
+    k: &[f64],
+    v: &[f64],
+    kv_heads: usize,
+    past: usize,
+) -> Array3<f64> {
     let (tokens, heads, head_dim) = q.dim();
     let scale = 1.0 / (head_dim as f64).sqrt();
     let stride = kv_heads * head_dim;
@@ -21,7 +27,8 @@ pub(crate) fn attention(q: ArrayView3<'_, f64>, k: &[f64], v: &[f64], kv_heads: 
         for (h, mut out) in out.outer_iter_mut().enumerate() {
             let start = h / (heads / kv_heads) * head_dim;
             let head = |p: usize| p * stride + start..p * stride + start + head_dim;
-            let query = q.slice(ndarray::s![t, h, ..]);
+            let query = q.index_axis(Axis(0), t);
+            let query = query.index_axis_move(Axis(0), h);
             let query = query.as_slice().expect("queries are contiguous");
             for (p, weight) in weights.iter_mut().enumerate() {
                 *weight = dot(query, &k[head(p)]) * scale;

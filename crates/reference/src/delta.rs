@@ -32,24 +32,23 @@ pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64]) -> Array3<
         let key_head = h / (heads / key_heads);
         let mut d = vec![0.0; value_dim];
         for t in 0..tokens {
+            let (k, q, v) =
+                (head(&inputs.k, t, key_head), head(&inputs.q, t, key_head), head(&inputs.v, t, h));
             let decay = exp(inputs.g[[t, h]]);
             let beta = inputs.beta[[t, h]];
             d.fill(0.0);
-            for (s, k) in s.chunks_exact_mut(value_dim).zip(inputs.k.slice(ndarray::s![t, key_head, ..])) {
+            for (s, k) in s.chunks_exact_mut(value_dim).zip(k) {
                 for (s, d) in s.iter_mut().zip(&mut d) {
                     *s *= decay;
                     *d += *s * k;
                 }
             }
-            for (d, v) in d.iter_mut().zip(inputs.v.slice(ndarray::s![t, h, ..])) {
+            for (d, v) in d.iter_mut().zip(v) {
                 *d = beta * (v - *d);
             }
             let mut o = out.row_mut(t);
             let o = o.as_slice_mut().expect("rows of a fresh array are contiguous");
-            let keys_queries = inputs.k.slice(ndarray::s![t, key_head, ..]).into_iter();
-            for (s, (k, q)) in
-                s.chunks_exact_mut(value_dim).zip(keys_queries.zip(inputs.q.slice(ndarray::s![t, key_head, ..])))
-            {
+            for (s, (k, q)) in s.chunks_exact_mut(value_dim).zip(k.iter().zip(q)) {
                 for ((s, d), o) in s.iter_mut().zip(&d).zip(o.iter_mut()) {
                     *s += k * d;
                     *o += *s * q;
@@ -58,4 +57,10 @@ pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64]) -> Array3<
         }
     });
     by_head.permuted_axes([1, 0, 2]).as_standard_layout().into_owned()
+}
+
+/// One head of one token.
+fn head<'a>(x: &ArrayView3<'a, f64>, t: usize, h: usize) -> &'a [f64] {
+    let head = (*x).index_axis_move(Axis(0), t).index_axis_move(Axis(0), h);
+    head.to_slice().expect("heads are contiguous")
 }

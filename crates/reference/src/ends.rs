@@ -1,6 +1,6 @@
 //! The two ends of the model: tokens to embeddings, hidden states to logits.
 
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, Axis, Slice};
 
 use crate::error::Error;
 use crate::forward::{Logits, Model};
@@ -30,7 +30,12 @@ impl Model<'_> {
 
     /// `[T, D] → [vocab]` of the last token; those of all tokens go to the tap if it wants them. With
     /// [`Logits::Last`] the tap gets `[1, vocab]`, each call's replacing the one before.
-    pub(crate) fn head(&self, h: &Array2<f64>, logits: Logits, points: &mut Points) -> Result<Array1<f64>, Error> {
+    pub(crate) fn head(
+        &self,
+        h: &Array2<f64>,
+        logits: Logits,
+        points: &mut Points,
+    ) -> Result<Array1<f64>, Error> {
         let head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
         let tokens = h.nrows();
         let all = logits == Logits::All && points.wants("lm_head");
@@ -38,7 +43,7 @@ impl Model<'_> {
         let first = if all { 0 } else { tokens - 1 };
         for start in (first..tokens).step_by(HEAD_TOKENS) {
             let end = tokens.min(start + HEAD_TOKENS);
-            let y = self.ops.linear(&h.slice(s![start..end, ..]).to_owned(), head); // [≤ HEAD_TOKENS, vocab]
+            let y = self.ops.linear(h.slice_axis(Axis(0), Slice::from(start..end)), head); // [≤ HEAD_TOKENS, vocab]
             match logits {
                 Logits::All => points.tokens("lm_head", &y)?,
                 Logits::Last => points.state("lm_head", &[1, y.ncols()], || y.iter().copied().collect())?,

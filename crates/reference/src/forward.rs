@@ -2,7 +2,7 @@
 
 use model::weights::{Attention, DeltaNet, Mixer, Mlp, Moe, SwiGlu};
 use model::{Matrix, Weights};
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, Axis};
 use trace::Tap;
 
 use crate::attention::attention;
@@ -39,7 +39,13 @@ impl Model<'_> {
     ///
     /// # Errors
     /// No tokens, a token that is out of range, or a tap that fails; `state` is then not to be used again.
-    pub fn forward(&self, tokens: &[u32], state: &mut State, logits: Logits, tap: &mut dyn Tap) -> Result<Array1<f64>, Error> {
+    pub fn forward(
+        &self,
+        tokens: &[u32],
+        state: &mut State,
+        logits: Logits,
+        tap: &mut dyn Tap,
+    ) -> Result<Array1<f64>, Error> {
         let mut points = Points::new(tap, "model.");
         let mut x = self.embed(tokens)?; // [T, D]
         points.tokens("embed_tokens", &x)?;
@@ -56,14 +62,22 @@ impl Model<'_> {
     ///
     /// # Errors
     /// A tap that fails.
-    pub fn block(&self, l: usize, x: Array2<f64>, state: &mut State, tap: &mut dyn Tap) -> Result<Array2<f64>, Error> {
+    pub fn block(
+        &self,
+        l: usize,
+        x: Array2<f64>,
+        state: &mut State,
+        tap: &mut dyn Tap,
+    ) -> Result<Array2<f64>, Error> {
         let (ops, layer, eps) = (&self.ops, &self.weights.layers[l], self.config.rms_norm_eps);
         let mut points = Points::new(tap, &format!("model.layers.{l}."));
         let h = ops.rms_norm(&x, &layer.input_layernorm, eps); // [T, D]
         points.tokens("input_layernorm", &h)?;
         let mixed = match (&layer.mixer, &mut state.layers[l]) {
             (Mixer::DeltaNet(w), LayerState::DeltaNet(s)) => self.delta_net(w, h, s, &mut points)?, // [T, D]
-            (Mixer::Attention(w), LayerState::Attention(s)) => self.attention(w, h, s, state.position, &mut points)?,
+            (Mixer::Attention(w), LayerState::Attention(s)) => {
+                self.attention(w, h, s, state.position, &mut points)?
+            }
             _ => return Err(Error::State(format!("layer {l} is of another kind than the model's"))),
         };
         let x = ops.add(x, &mixed); // [T, D]
@@ -80,14 +94,24 @@ impl Model<'_> {
         Ok(x)
     }
 
-    fn delta_net(&self, w: &DeltaNet<Matrix>, h: Array2<f64>, state: &mut DeltaState, points: &mut Points) -> Result<Array2<f64>, Error> {
+    fn delta_net(
+        &self,
+        w: &DeltaNet<Matrix>,
+        h: Array2<f64>,
+        state: &mut DeltaState,
+        points: &mut Points,
+    ) -> Result<Array2<f64>, Error> {
         let (ops, c) = (&self.ops, self.config);
-        let (hk, hv, kd, vd) =
-            (c.linear_num_key_heads, c.linear_num_value_heads, c.linear_key_head_dim, c.linear_value_head_dim);
-        let qkv = ops.linear(&h, &w.in_proj_qkv); // [T, 2HkK+HvV]
-        let z = ops.linear(&h, &w.in_proj_z); // [T, HvV]
-        let b = ops.linear(&h, &w.in_proj_b); // [T, Hv]
-        let a = ops.linear(&h, &w.in_proj_a); // [T, Hv]
+        let (hk, hv, kd, vd) = (
+            c.linear_num_key_heads,
+            c.linear_num_value_heads,
+            c.linear_key_head_dim,
+            c.linear_value_head_dim,
+        );
+        let qkv = ops.linear(h.view(), &w.in_proj_qkv); // [T, 2HkK+HvV]
+        let z = ops.linear(h.view(), &w.in_proj_z); // [T, HvV]
+        let b = ops.linear(h.view(), &w.in_proj_b); // [T, Hv]
+        let a = ops.linear(h.view(), &w.in_proj_a); // [T, Hv]
         points.tokens("linear_attn.in_proj_qkv", &qkv)?;
         points.tokens("linear_attn.in_proj_z", &z)?;
         points.tokens("linear_attn.in_proj_b", &b)?;
@@ -95,15 +119,17 @@ impl Model<'_> {
 
         let mixed = ops.causal_conv(&qkv, &w.conv1d, &mut state.conv, silu); // [T, 2HkK+HvV]
         points.tokens("linear_attn.conv1d", &mixed)?;
-        points.state("linear_attn.conv_state", &[c.qkv_dim(), c.linear_conv_kernel_dim - 1], || state.conv_by_channel())?;
+        points.state("linear_attn.conv_state", &[c.qkv_dim(), c.linear_conv_kernel_dim - 1], || {
+            state.conv_by_channel()
+        })?;
         let beta = ops.map(&b, |_, b| sigmoid(b)); // [T, Hv]
         let g = ops.map(&a, |head, a| w.a[head] * softplus(a + w.dt_bias[head])); // [T, Hv]
         points.tokens("linear_attn.beta", &beta)?;
         points.tokens("linear_attn.g", &g)?;
 
-        let mut q = ops.heads(mixed.slice(s![.., ..hk * kd]), hk); // [T, Hk, K]
-        let mut k = ops.heads(mixed.slice(s![.., hk * kd..2 * hk * kd]), hk); // [T, Hk, K]
-        let v = ops.heads(mixed.slice(s![.., 2 * hk * kd..]), hv); // [T, Hv, V]
+        let mut q = ops.heads(&mixed, 0..hk * kd, hk); // [T, Hk, K]
+        let mut k = ops.heads(&mixed, hk * kd..2 * hk * kd, hk); // [T, Hk, K]
+        let v = ops.heads(&mixed, 2 * hk * kd..c.qkv_dim(), hv); // [T, Hv, V]
         ops.each_head(&mut q, |_, q| l2_norm(q, 1.0 / (kd as f64).sqrt()));
         ops.each_head(&mut k, |_, k| l2_norm(k, 1.0));
         let inputs = DeltaInputs { q: q.view(), k: k.view(), v: v.view(), g: g.view(), beta: beta.view() };
@@ -112,27 +138,34 @@ impl Model<'_> {
         points.state("linear_attn.recurrent_state", &[hv, kd, vd], || state.recurrent.clone())?;
 
         ops.each_head(&mut o, |_, o| rms_norm(o, &w.norm, c.rms_norm_eps));
-        let gated = ops.zip(&ops.flat(o), &z, |o, z| o * silu(z)); // [T, HvV]
+        let gated = ops.zip(&ops.flat(o.view()), &z, |o, z| o * silu(z)); // [T, HvV]
         points.tokens("linear_attn.norm", &gated)?;
-        let out = ops.linear(&gated, &w.out_proj); // [T, D]
+        let out = ops.linear(gated.view(), &w.out_proj); // [T, D]
         points.tokens("linear_attn", &out)?;
         Ok(out)
     }
 
-    fn attention(&self, w: &Attention<Matrix>, h: Array2<f64>, state: &mut AttentionState, past: usize, points: &mut Points) -> Result<Array2<f64>, Error> {
+    fn attention(
+        &self,
+        w: &Attention<Matrix>,
+        h: Array2<f64>,
+        state: &mut AttentionState,
+        past: usize,
+        points: &mut Points,
+    ) -> Result<Array2<f64>, Error> {
         let (ops, c) = (&self.ops, self.config);
         let (heads, kv_heads, dh) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim);
-        let query_gate = ops.linear(&h, &w.q_proj); // [T, H·2·Dh]
-        let k = ops.linear(&h, &w.k_proj); // [T, Hkv·Dh]
-        let v = ops.linear(&h, &w.v_proj); // [T, Hkv·Dh]
+        let query_gate = ops.linear(h.view(), &w.q_proj); // [T, H·2·Dh]
+        let k = ops.linear(h.view(), &w.k_proj); // [T, Hkv·Dh]
+        let v = ops.linear(h.view(), &w.v_proj); // [T, Hkv·Dh]
         points.tokens("self_attn.q_proj", &query_gate)?;
         points.tokens("self_attn.k_proj", &k)?;
         points.tokens("self_attn.v_proj", &v)?;
 
-        let query_gate = ops.heads(query_gate.view(), heads); // [T, H, query Dh | gate Dh]
-        let mut q = query_gate.slice(s![.., .., ..dh]).to_owned(); // [T, H, Dh]
-        let gate = ops.flat(query_gate.slice(s![.., .., dh..]).to_owned()); // [T, H·Dh]
-        let mut k = ops.heads(k.view(), kv_heads); // [T, Hkv, Dh]
+        let query_gate = ops.heads(&query_gate, 0..heads * 2 * dh, heads); // [T, H, query Dh | gate Dh]
+        let (q, gate) = query_gate.view().split_at(Axis(2), dh); // [T, H, Dh] each
+        let (mut q, gate) = (q.as_standard_layout().into_owned(), ops.flat(gate)); // [T, H, Dh], [T, H·Dh]
+        let mut k = ops.heads(&k, 0..kv_heads * dh, kv_heads); // [T, Hkv, Dh]
         ops.each_head(&mut q, |_, q| rms_norm(q, &w.q_norm, c.rms_norm_eps));
         ops.each_head(&mut k, |_, k| rms_norm(k, &w.k_norm, c.rms_norm_eps));
         let (mut q, mut k) = (ops.round(q), ops.round(k));
@@ -149,29 +182,34 @@ impl Model<'_> {
         state.k.extend(k.iter());
         state.v.extend(v.iter());
         let out = attention(q.view(), &state.k, &state.v, kv_heads, past); // [T, H, Dh]
-        let out = ops.flat(ops.round(out)); // [T, H·Dh]
+        let out = ops.flat(ops.round(out).view()); // [T, H·Dh]
         points.tokens("self_attn.attn_out", &out)?;
         let gated = ops.zip(&out, &gate, |out, gate| out * sigmoid(gate)); // [T, H·Dh]
         points.tokens("self_attn.gated", &gated)?;
-        let out = ops.linear(&gated, &w.o_proj); // [T, D]
+        let out = ops.linear(gated.view(), &w.o_proj); // [T, D]
         points.tokens("self_attn", &out)?;
         Ok(out)
     }
 
     /// `down(silu(gate(h)) · up(h))`: `[T, D] → [T, D]`.
-    fn mlp(&self, w: &SwiGlu<Matrix>, h: &Array2<f64>, points: Option<&mut Points>) -> Result<Array2<f64>, Error> {
-        let gate = self.ops.linear(h, &w.gate_proj); // [T, F]
-        let up = self.ops.linear(h, &w.up_proj); // [T, F]
+    fn mlp(
+        &self,
+        w: &SwiGlu<Matrix>,
+        h: &Array2<f64>,
+        points: Option<&mut Points>,
+    ) -> Result<Array2<f64>, Error> {
+        let gate = self.ops.linear(h.view(), &w.gate_proj); // [T, F]
+        let up = self.ops.linear(h.view(), &w.up_proj); // [T, F]
         if let Some(points) = points {
             points.tokens("mlp.gate_proj", &gate)?;
             points.tokens("mlp.up_proj", &up)?;
         }
         let inner = self.ops.zip(&gate, &up, |gate, up| silu(gate) * up); // [T, F]
-        Ok(self.ops.linear(&inner, &w.down_proj)) // [T, D]
+        Ok(self.ops.linear(inner.view(), &w.down_proj)) // [T, D]
     }
 
     fn moe(&self, w: &Moe<Matrix>, h: &Array2<f64>, points: &mut Points) -> Result<Array2<f64>, Error> {
-        let logits = self.ops.linear(h, &w.gate); // [T, E]
+        let logits = self.ops.linear(h.view(), &w.gate); // [T, E]
         points.tokens("mlp.gate", &logits)?;
         let routing = Routing::new(&logits, self.config, self.ops.precision()); // k experts a token
         points.indices("mlp.topk_index", &routing.index)?; // [T, k]

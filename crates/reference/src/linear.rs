@@ -110,7 +110,8 @@ impl Product<'_> {
         let mut scratch = Vec::new();
         for r in 0..rows {
             self.w.row(self.first_row + r, &mut row[..self.w.cols()], &mut scratch);
-            for (group, values) in packed[r / R * depth..][..depth].iter_mut().zip(row.as_chunks::<LANES>().0) {
+            for (group, values) in packed[r / R * depth..][..depth].iter_mut().zip(row.as_chunks::<LANES>().0)
+            {
                 group[r % R] = values.map(f64::from);
             }
         }

@@ -1,7 +1,9 @@
 //! Operations on whole activations. What they return is rounded, unless they say otherwise.
 
+use std::ops::Range;
+
 use model::Matrix;
-use ndarray::{Array, Array1, Array2, Array3, ArrayView2, Axis, Dimension, Zip};
+use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, Dimension, Slice, Zip};
 use rayon::prelude::*;
 
 use crate::dot::{Kernels, dot};
@@ -22,8 +24,8 @@ impl Ops {
     }
 
     /// `[T, K] · [N, K]ᵀ → [T, N]`.
-    pub(crate) fn linear(&self, x: &Array2<f64>, w: &Matrix<'_>) -> Array2<f64> {
-        linear(x.view(), w, self.kernels, self.precision)
+    pub(crate) fn linear(&self, x: ArrayView2<'_, f64>, w: &Matrix<'_>) -> Array2<f64> {
+        linear(x, w, self.kernels, self.precision)
     }
 
     /// Rounds every element.
@@ -54,12 +56,22 @@ impl Ops {
     }
 
     /// `f(a, b)` element by element.
-    pub(crate) fn zip(&self, a: &Array2<f64>, b: &Array2<f64>, f: impl Fn(f64, f64) -> f64 + Sync) -> Array2<f64> {
+    pub(crate) fn zip(
+        &self,
+        a: &Array2<f64>,
+        b: &Array2<f64>,
+        f: impl Fn(f64, f64) -> f64 + Sync,
+    ) -> Array2<f64> {
         Zip::from(a).and(b).par_map_collect(|&a, &b| self.precision.round(f(a, b)))
     }
 
     /// `f(row, a, b)` element by element.
-    pub(crate) fn zip_rows(&self, a: &Array2<f64>, b: &Array2<f64>, f: impl Fn(usize, f64, f64) -> f64) -> Array2<f64> {
+    pub(crate) fn zip_rows(
+        &self,
+        a: &Array2<f64>,
+        b: &Array2<f64>,
+        f: impl Fn(usize, f64, f64) -> f64,
+    ) -> Array2<f64> {
         Array2::from_shape_fn(a.raw_dim(), |(t, c)| self.precision.round(f(t, a[[t, c]], b[[t, c]])))
     }
 
@@ -97,15 +109,16 @@ impl Ops {
         y
     }
 
-    /// `[T, H·n]` as `[T, H, n]`.
-    pub(crate) fn heads(&self, x: ArrayView2<'_, f64>, heads: usize) -> Array3<f64> {
-        let (tokens, width) = x.dim();
+    /// Columns `range` of `[T, ·]` as `heads` heads: `[T, H, n]`.
+    pub(crate) fn heads(&self, x: &Array2<f64>, range: Range<usize>, heads: usize) -> Array3<f64> {
+        let (tokens, width) = (x.nrows(), range.len());
+        let x = x.slice_axis(Axis(1), Slice::from(range));
         let owned = x.as_standard_layout().into_owned();
         owned.into_shape_with_order((tokens, heads, width / heads)).expect("heads divide the width")
     }
 
     /// `[T, H, n]` as `[T, H·n]`.
-    pub(crate) fn flat(&self, x: Array3<f64>) -> Array2<f64> {
+    pub(crate) fn flat(&self, x: ArrayView3<'_, f64>) -> Array2<f64> {
         let (tokens, heads, width) = x.dim();
         let owned = x.as_standard_layout().into_owned();
         owned.into_shape_with_order((tokens, heads * width)).expect("same elements")

@@ -16,7 +16,13 @@ impl<'t> Points<'t> {
         Points { tap, prefix: prefix.into() }
     }
 
-    fn record(&mut self, name: &str, shape: &[usize], values: ValuesRef<'_>, extent: Extent) -> Result<(), TapError> {
+    fn record(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: ValuesRef<'_>,
+        extent: Extent,
+    ) -> Result<(), TapError> {
         self.tap.record(&format!("{}{name}", self.prefix), View { shape, values, extent })
     }
 
@@ -25,7 +31,11 @@ impl<'t> Points<'t> {
     }
 
     /// One row a token.
-    pub(crate) fn tokens<D: Dimension>(&mut self, name: &str, values: &Array<f64, D>) -> Result<(), TapError> {
+    pub(crate) fn tokens<D: Dimension>(
+        &mut self,
+        name: &str,
+        values: &Array<f64, D>,
+    ) -> Result<(), TapError> {
         if !self.wants(name) {
             return Ok(());
         }
@@ -44,7 +54,12 @@ impl<'t> Points<'t> {
     }
 
     /// What stands after the last token.
-    pub(crate) fn state(&mut self, name: &str, shape: &[usize], values: impl FnOnce() -> Vec<f64>) -> Result<(), TapError> {
+    pub(crate) fn state(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: impl FnOnce() -> Vec<f64>,
+    ) -> Result<(), TapError> {
         if !self.wants(name) {
             return Ok(());
         }

@@ -49,7 +49,8 @@ const MAGIC: &[u8; 16] = b"etalon state v1\n";
 impl State {
     /// Before the first token.
     pub fn new(config: &Config) -> State {
-        let recurrent = config.linear_num_value_heads * config.linear_key_head_dim * config.linear_value_head_dim;
+        let recurrent =
+            config.linear_num_value_heads * config.linear_key_head_dim * config.linear_value_head_dim;
         let layer = |kind: &LayerType| match kind {
             LayerType::LinearAttention => LayerState::DeltaNet(DeltaState {
                 conv: vec![0.0; (config.linear_conv_kernel_dim - 1) * config.qkv_dim()],
@@ -97,7 +98,8 @@ impl State {
             .split_at_checked(MAGIC.len() + 8)
             .filter(|(head, _)| head.starts_with(MAGIC))
             .ok_or_else(|| Error::State("expected it to begin with \"etalon state v1\"".into()))?;
-        let position = u64::from_le_bytes(head[MAGIC.len()..].try_into().expect("eight bytes were split off"));
+        let position =
+            u64::from_le_bytes(head[MAGIC.len()..].try_into().expect("eight bytes were split off"));
         let mut state = State::new(config);
         let stride = config.num_key_value_heads * config.head_dim;
         let cached = usize::try_from(position).ok().and_then(|p| p.checked_mul(stride));
