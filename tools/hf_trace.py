@@ -506,7 +506,7 @@ def trace(args):
 
 
 def failed(message):
-    print(f"hf_trace.py: {message}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     return 2
 
 
@@ -518,7 +518,7 @@ def main():
     source.add_argument("--tokens-file", type=Path, metavar="F", help="token ids as text, JSON, .npy, or in a .npz trace")
     source.add_argument("--prompt", metavar="TEXT", help="text for the checkpoint's tokenizer; nothing is added to it")
     source.add_argument("--prompt-file", type=Path, metavar="F", help="the same, from a file")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".npz, .safetensors, else a directory of .npy")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".npz, .safetensors, or a directory")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and activations")
     parser.add_argument("--points", action="append", default=[], metavar="GLOB", help="only points of this name; may be repeated")
     parser.add_argument("--layers", metavar="0,4-7", help="only these layers; points outside of layers stay")
