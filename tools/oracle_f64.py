@@ -67,7 +67,8 @@ def read_weights(directory, digests):
     }
     for name in [name for name in weights if name.endswith(".experts.0.gate_proj.weight")]:
         experts = name.removesuffix(".0.gate_proj.weight")
-        weights[f"{experts}.gate_up_proj"] = np.concatenate([stack(weights, experts, "gate"), stack(weights, experts, "up")], axis=1)
+        halves = [stack(weights, experts, "gate"), stack(weights, experts, "up")]  # [E, F, D] each
+        weights[f"{experts}.gate_up_proj"] = np.concatenate(halves, axis=1)
         weights[f"{experts}.down_proj"] = stack(weights, experts, "down")
     return weights
 
