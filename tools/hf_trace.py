@@ -162,7 +162,7 @@ def write_trace(out, tokens, points, model, producer):
             for name, array in points.items():
                 (made / file_of(name)).write_bytes(npy_bytes(array))
             (made / "manifest.json").write_text(text)
-        if out.is_dir():
+        if out.is_dir() or (out.exists() and made.is_dir()):  # these no rename replaces
             out.rename(scratch / "replaced")
         made.rename(out)
     finally:
@@ -413,8 +413,12 @@ def read_tokens(args):
     if args.tokens_file is not None:
         path = args.tokens_file
         if path.suffix in (".npy", ".npz"):
-            array = np.load(path)
-            array = array if path.suffix == ".npy" else array["tokens"] if "tokens" in array else np.empty(0)
+            try:
+                array = np.load(path)
+            except (ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise Failure(f"{path}: numpy cannot read it: {error}") from error
+            if path.suffix == ".npz":
+                array = array["tokens"] if "tokens" in array else np.empty(0)
             if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
                 raise Failure(f"{path}: expected a row of integers{' called tokens' if path.suffix == '.npz' else ''}")
             return array.tolist()
