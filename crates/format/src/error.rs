@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::{gguf, safetensors};
+use crate::{WriteDefect, gguf, safetensors};
 
 /// Why a checkpoint could not be read or written. Each says which file, and what to do where that is not plain.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         defect: gguf::SplitDefect,
+    },
+    /// A file that is there and was not to be replaced.
+    #[error("{}: exists already; remove it, write elsewhere, or ask for it to be replaced", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A writer was given other bytes than were declared.
+    #[error("{}: {defect}", .path.display())]
+    Write {
+        /// The file that was to be.
+        path: PathBuf,
+        /// What is wrong.
+        defect: WriteDefect,
     },
 }
 

@@ -5,17 +5,30 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod dtype;
+mod entry;
 mod error;
 mod globs;
+mod manifest;
+mod npy;
+mod npz;
+mod output;
+mod pack;
 pub mod point;
+mod recorder;
+mod safetensors;
+mod source;
 mod tap;
 mod tensor;
 mod trace;
 
 pub use collect::Collect;
-pub use error::Error;
+pub use dtype::Dtype;
+pub use error::{Error, Place};
 pub use globs::{GlobError, Globs};
+pub use manifest::{Manifest, ManifestPoint, ModelId, Producer};
 pub use point::{LimitClass, PointKind};
+pub use recorder::{Recorder, Recording, Stored};
 pub use tap::{Extent, NoTap, Tap, TapError, View, ViewError};
 pub use tensor::{Tensor, Values, ValuesRef};
-pub use trace::{Dtype, PointInfo, Trace};
+pub use trace::{PointInfo, Trace};

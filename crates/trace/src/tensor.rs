@@ -54,7 +54,7 @@ pub enum ValuesRef<'a> {
     I64(&'a [i64]),
 }
 
-impl ValuesRef<'_> {
+impl<'a> ValuesRef<'a> {
     /// Number of values.
     pub fn len(self) -> usize {
         match self {
@@ -67,6 +67,15 @@ impl ValuesRef<'_> {
     /// Whether there are no values.
     pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+
+    /// The values at `range`, which must lie within them.
+    pub(crate) fn slice(self, range: std::ops::Range<usize>) -> ValuesRef<'a> {
+        match self {
+            ValuesRef::F32(v) => ValuesRef::F32(&v[range]),
+            ValuesRef::F64(v) => ValuesRef::F64(&v[range]),
+            ValuesRef::I64(v) => ValuesRef::I64(&v[range]),
+        }
     }
 
     /// A copy of the values.

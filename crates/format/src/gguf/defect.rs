@@ -146,8 +146,14 @@ pub enum Kind {
     /// A type of tensor that does not exist or no longer does.
     #[error("{0}")]
     TensorType(UnknownId),
+    /// An encoding that GGUF has no number for; only a writer meets it.
+    #[error("GGUF has no type for {encoding}")]
+    NoTensorType {
+        /// How elements are stored.
+        encoding: Encoding,
+    },
     /// More elements or bytes than can be counted, be it after padding.
-    #[error("the size of {encoding:?} ne {ne}, padded to {alignment}, overflows")]
+    #[error("the size of {encoding} ne {ne}, padded to {alignment}, overflows")]
     SizeOverflow {
         /// How elements are stored.
         encoding: Encoding,
@@ -157,7 +163,7 @@ pub enum Kind {
         alignment: u32,
     },
     /// A row that does not end with a block.
-    #[error("rows of {row} elements are no whole number of {} blocks of {}", .encoding.name(), .encoding.block_len())]
+    #[error("rows of {row} elements are no whole number of {encoding} blocks of {}", .encoding.block_len())]
     PartialBlock {
         /// How elements are stored.
         encoding: Encoding,
@@ -196,9 +202,8 @@ pub enum Kind {
     },
     /// Blocks in big-endian order; plain elements are swapped, blocks have fields of their own.
     #[error(
-        "the file is big-endian and holds {} blocks, which are not read in that order; convert it to \
-         little-endian first",
-        .encoding.name()
+        "the file is big-endian and holds {encoding} blocks, which are not read in that order; convert it to \
+         little-endian first"
     )]
     BigEndianBlocks {
         /// How elements are stored.

@@ -116,16 +116,12 @@ impl KeyValues {
 
     fn read_alignment(&self, limits: &Limits) -> Result<u32, Defect> {
         let Some(at) = self.position(ALIGNMENT_KEY) else { return Ok(DEFAULT_ALIGNMENT) };
-        let kind = match self.value(at) {
-            Some(Value::U32(found)) if !found.is_power_of_two() => Kind::AlignmentNotPowerOfTwo { found },
-            Some(Value::U32(found)) if u64::from(found) > limits.alignment => {
-                Kind::AlignmentTooLarge { found, limit: limits.alignment }
-            }
-            Some(Value::U32(found)) => return Ok(found),
-            _ => Kind::AlignmentType { found: self.entries[at].kind.name() },
-        };
-        let offset = self.entries[at].value_at() as u64;
-        Err(Defect { field: ALIGNMENT_KEY.to_owned(), offset, kind })
+        // A value that does not read was changed after it was checked; then any type that is no u32 will do.
+        let value = self.value(at).unwrap_or(Value::Bool(false));
+        alignment(&value, limits).map_err(|kind| {
+            let offset = self.entries[at].value_at() as u64;
+            Defect { field: ALIGNMENT_KEY.to_owned(), offset, kind }
+        })
     }
 
     /// The file's version: 2 or 3.
@@ -228,6 +224,18 @@ impl KeyValues {
             ValueType::Array => ArrayView::read_rest(&mut cursor).ok().map(Value::Array),
             kind => Value::read(kind, &mut cursor).ok(),
         }
+    }
+}
+
+/// What `general.alignment` may be.
+pub(super) fn alignment(value: &Value, limits: &Limits) -> Result<u32, Kind> {
+    match *value {
+        Value::U32(found) if !found.is_power_of_two() => Err(Kind::AlignmentNotPowerOfTwo { found }),
+        Value::U32(found) if u64::from(found) > limits.alignment => {
+            Err(Kind::AlignmentTooLarge { found, limit: limits.alignment })
+        }
+        Value::U32(found) => Ok(found),
+        other => Err(Kind::AlignmentType { found: other.value_type().name() }),
     }
 }
 

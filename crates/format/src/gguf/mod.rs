@@ -9,13 +9,15 @@ mod reader;
 mod split;
 mod tensor_infos;
 mod value;
+mod writer;
 
-pub use array::{ArrayView, Elements};
+pub use array::{Array, ArrayView, Elements};
 pub use cursor::ByteOrder;
 pub use defect::{Defect, Kind, SplitDefect};
 pub use key_values::{KeyError, KeyValues};
 pub use reader::Reader;
-pub use value::{Value, ValueType};
+pub use value::{Element, Value, ValueType};
+pub use writer::{Draft, Writer};
 
 /// The first four bytes of a file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";

@@ -2,7 +2,7 @@
 
 use super::array::ArrayView;
 use super::cursor::{Cursor, Fault};
-use super::defect::Kind;
+use super::defect::{Defect, Kind};
 
 macro_rules! types {
     ($($variant:ident = $id:literal, $name:literal, $least:literal;)*) => {
@@ -139,6 +139,26 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// Appends the value as a little-endian file has it.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) -> Result<(), Defect> {
+        match *self {
+            Value::U8(v) => v.encode(out),
+            Value::I8(v) => v.encode(out),
+            Value::U16(v) => v.encode(out),
+            Value::I16(v) => v.encode(out),
+            Value::U32(v) => v.encode(out),
+            Value::I32(v) => v.encode(out),
+            Value::F32(v) => v.encode(out),
+            Value::Bool(v) => v.encode(out),
+            Value::String(v) => v.encode(out),
+            Value::Array(v) => v.encode(out)?,
+            Value::U64(v) => v.encode(out),
+            Value::I64(v) => v.encode(out),
+            Value::F64(v) => v.encode(out),
+        }
+        Ok(())
+    }
+
     /// Its type.
     pub fn value_type(&self) -> ValueType {
         match self {
@@ -212,6 +232,64 @@ impl<'a> Value<'a> {
             Value::Array(v) => Some(v),
             _ => None,
         }
+    }
+}
+
+/// What an array can be collected from.
+pub trait Element {
+    /// The type that elements have in a file.
+    const TYPE: ValueType;
+
+    /// Appends the element as a little-endian file has it.
+    fn encode(self, out: &mut Vec<u8>);
+}
+
+macro_rules! numbers {
+    ($($number:ident $variant:ident)*) => {$(
+        impl Element for $number {
+            const TYPE: ValueType = ValueType::$variant;
+
+            fn encode(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+
+        impl From<$number> for Value<'_> {
+            fn from(number: $number) -> Self {
+                Value::$variant(number)
+            }
+        }
+    )*};
+}
+
+numbers!(u8 U8 i8 I8 u16 U16 i16 I16 u32 U32 i32 I32 f32 F32 u64 U64 i64 I64 f64 F64);
+
+impl Element for bool {
+    const TYPE: ValueType = ValueType::Bool;
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.push(self.into());
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(value: bool) -> Self {
+        Value::Bool(value)
+    }
+}
+
+impl Element for &str {
+    const TYPE: ValueType = ValueType::String;
+
+    fn encode(self, out: &mut Vec<u8>) {
+        (self.len() as u64).encode(out);
+        out.extend_from_slice(self.as_bytes());
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(string: &'a str) -> Self {
+        Value::String(string)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can be wrong with safetensors files.
 
+use codec::Encoding;
+
 use crate::Shape;
 
 /// What is wrong with a safetensors file. Offsets in tensors are, as in the header, from the start of the data.
@@ -56,8 +58,22 @@ pub enum Defect {
         /// The names that are known.
         supported: String,
     },
+    /// An encoding that safetensors has no dtype for; only a writer meets it.
+    #[error("tensor {tensor:?}: safetensors has no dtype for {encoding}")]
+    NoDtype {
+        /// The tensor.
+        tensor: String,
+        /// How its elements are stored.
+        encoding: Encoding,
+    },
+    /// `__metadata__`, which no tensor may be called; only a writer meets it.
+    #[error("a tensor cannot be called __metadata__")]
+    ReservedName,
+    /// Tensors that are too long together; only a writer meets it.
+    #[error("the tensors take more bytes together than 64 bits can count")]
+    FileTooLong,
     /// One name, described twice.
-    #[error("tensor {tensor:?} is described twice in the header")]
+    #[error("tensor {tensor:?} is described twice")]
     Duplicate {
         /// The tensor.
         tensor: String,

@@ -6,10 +6,13 @@
 mod defect;
 mod header;
 mod index;
+mod layout;
 mod reader;
+mod writer;
 
 pub use defect::{Defect, IndexDefect};
 pub use reader::Reader;
+pub use writer::{Draft, Writer};
 
 /// The bytes before the header: its length, u64 little-endian.
 const PREFIX: usize = 8;
