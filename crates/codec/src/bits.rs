@@ -12,3 +12,18 @@ pub(crate) fn nibbles<const BYTES: usize, const LEN: usize>(bytes: &[u8; BYTES])
     }
     codes
 }
+
+/// The inverse of [`nibbles`]; of each code the low four bits.
+#[inline(always)]
+pub(crate) fn pack_nibbles<const BYTES: usize, const LEN: usize>(codes: &[u8; LEN]) -> [u8; BYTES] {
+    const { assert!(LEN == 2 * BYTES) };
+    std::array::from_fn(|i| codes[i] & 15 | codes[i + BYTES] << 4)
+}
+
+/// Two bits of each of 256 codes, 128 codes to 32 bytes, from the low bits up: the codes of the K encodings and TQ2_0.
+pub(crate) fn pack_pairs(codes: &[u8]) -> [u8; 64] {
+    std::array::from_fn(|i| {
+        let first = i / 32 * 128 + i % 32;
+        (0..4).fold(0, |byte, pair| byte | (codes[first + 32 * pair] & 3) << (2 * pair))
+    })
+}

@@ -5,6 +5,7 @@
 //! where no multiply-add is fused. There is a file for each family of encodings, and none of them allocates.
 #![forbid(unsafe_code)]
 
+mod arithmetic;
 mod bits;
 mod blocks;
 mod encoding;
@@ -27,7 +28,8 @@ mod q5;
 mod q5_k;
 mod q6_k;
 mod q8;
-mod rounding;
+mod search;
+mod super_block;
 mod table;
 mod ternary;
 

@@ -1,8 +1,11 @@
 //! Q5_K: Q4_K with a fifth bit.
 
-use crate::blocks::fields;
+use std::array;
+
+use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::scale;
-use crate::q4_k::scales_and_mins;
+use crate::q4_k::{encode_groups, pack_low_bits, scales_and_mins};
+use crate::search::AffineSearch;
 
 /// f16 d, f16 dmin, scales and minima, fifth bits (bit g of byte i for value i of group g), nibbles.
 /// y = d·s·q − dmin·m.
@@ -19,4 +22,14 @@ pub(crate) fn decode(block: &[u8; 176], out: &mut [f32; 256]) {
             *y = step * f32::from(q) - min;
         }
     }
+}
+
+/// See [`encode_groups`].
+pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 176]) {
+    fields_mut!(block => d: 2, dmin: 2, packed_scales: 12, high: 32, low: 128);
+    let unweighed =
+        AffineSearch { max_code: 31, from: -0.5, by: 0.1, times: 15, loss: |error| error * error };
+    let codes = encode_groups(values, weights, &unweighed, [d, dmin], packed_scales);
+    *high = array::from_fn(|i| (0..8).fold(0, |byte, group| byte | (codes[group][i] >> 4) << group));
+    pack_low_bits(&codes, low);
 }

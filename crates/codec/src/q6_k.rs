@@ -1,7 +1,12 @@
 //! Q6_K: sixteen groups of sixteen six-bit values; each group's scale is an eight-bit multiple of the super-block's.
 
-use crate::blocks::fields;
-use crate::float16::scale;
+use std::array;
+
+use crate::arithmetic::{extreme, nearest};
+use crate::blocks::{Weights, fields, fields_mut};
+use crate::float16::{scale, store_scale};
+use crate::search::{ZERO, symmetric};
+use crate::super_block::symmetric_codes;
 
 /// Low nibbles, upper two bits, i8 scales × 16, f16 d. y = d·s·(q − 32).
 #[inline(always)]
@@ -20,4 +25,38 @@ pub(crate) fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
             *y = step * (f32::from(q) - 32.0);
         }
     }
+}
+
+/// Rounds each group to multiples of its own best scale, those to multiples of the super-block's, and the values again
+/// to what came out. An unweighed value weighs its own square.
+pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 210]) {
+    let groups = values.as_chunks::<16>().0;
+    let fits: [_; 16] = array::from_fn(|g| match weights {
+        None => symmetric(&groups[g], &groups[g].map(|x| x * x), 32),
+        Some(weights) => symmetric(&groups[g], weights.group(g), 32),
+    });
+    let extreme = extreme(&fits.map(|(scale, _)| scale));
+    if extreme.abs() < ZERO {
+        *block = [0; 210];
+        return;
+    }
+    fields_mut!(block => low: 128, high: 64, scales: 16, d: 2);
+    let inverse = -128.0 / extreme;
+    let d = store_scale(d, 1.0 / inverse);
+    let mut codes = fits.map(|(_, codes)| codes);
+    for (g, codes) in codes.iter_mut().enumerate() {
+        let s = nearest(inverse * fits[g].0).min(127) as i8;
+        scales[g] = s.cast_unsigned();
+        symmetric_codes(&groups[g], d * f32::from(s), 32, codes);
+    }
+    // The inverse of what the decoder says about halves and quarters.
+    let codes = codes.as_flattened();
+    *low = array::from_fn(|i| {
+        let first = i / 64 * 128 + i % 64;
+        codes[first] & 15 | codes[first + 64] << 4
+    });
+    *high = array::from_fn(|i| {
+        let first = i / 32 * 128 + i % 32;
+        (0..4).fold(0, |byte, quarter| byte | codes[first + 32 * quarter] >> 4 << (2 * quarter))
+    });
 }
