@@ -4,4 +4,7 @@ mod bad_gguf;
 mod bad_index;
 mod bad_safetensors;
 mod fixtures;
+mod good_gguf;
+mod good_safetensors;
 mod raw;
+mod split;
