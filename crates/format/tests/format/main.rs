@@ -6,5 +6,7 @@ mod bad_safetensors;
 mod fixtures;
 mod good_gguf;
 mod good_safetensors;
+mod paths;
 mod raw;
 mod split;
+mod writers;
