@@ -354,7 +354,7 @@ mod tests {
             prop_assert_eq!(report.divergence.unwrap().point, name);
             for point in &report.points {
                 prop_assert_eq!(point.within_limit, point.verdict != crate::Verdict::FirstDivergence);
-                prop_assert!(matches!(point.fault, None));
+                prop_assert!(point.fault.is_none());
             }
         }
     }

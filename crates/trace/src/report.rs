@@ -64,7 +64,8 @@ pub struct Divergence {
     pub causes: Vec<&'static str>,
     /// Points between it and the last one that agrees which only one side has: the fault may lie in one of them.
     pub uncompared_before: Vec<String>,
-    /// Further points beyond their limits although all that they are computed from is within: faults of their own.
+    /// Further points beyond their limits although all that they are computed from is within, and far better: faults
+    /// of their own.
     pub independent: Vec<String>,
 }
 
@@ -240,9 +241,8 @@ fn diverged(points: &[PointReport], first: usize, only: [&[String]; 2]) -> Diver
     };
     let mut uncompared: Vec<_> = only.into_iter().flatten().filter(between).cloned().collect();
     uncompared.sort_by_key(|name| order_key(name));
-    let beyond: HashSet<_> = points.iter().filter(|p| !p.within_limit).map(|p| p.name.as_str()).collect();
-    let compared = points.iter().map(|p| p.name.as_str());
-    let mut independent = flow::unexplained(compared, &beyond);
+    let standing = |p: &PointReport| flow::Standing { measure: p.measure, within_limit: p.within_limit };
+    let mut independent = flow::unexplained(&points.iter().map(|p| (p.name.as_str(), standing(p))).collect());
     independent.retain(|other| other != name);
     Divergence { point: name.clone(), causes, uncompared_before: uncompared, independent }
 }
