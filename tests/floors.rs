@@ -30,7 +30,15 @@ const FLOORS: &[Floor] = &[
     on(
         5,
         "etalon",
-        &["etalon-convert", "etalon-eval", "etalon-format", "etalon-model", "etalon-reference", "etalon-trace"],
+        &[
+            "etalon-codec",
+            "etalon-trace",
+            "etalon-format",
+            "etalon-model",
+            "etalon-reference",
+            "etalon-convert",
+            "etalon-eval",
+        ],
     ),
 ];
 

@@ -135,7 +135,9 @@ impl Model<'_> {
         let inputs = DeltaInputs { q: q.view(), k: k.view(), v: v.view(), g: g.view(), beta: beta.view() };
         let mut o = ops.round(delta_rule(&inputs, &mut state.recurrent)); // [T, Hv, V]
         points.tokens("linear_attn.core_attn_out", &o)?;
-        points.state("linear_attn.recurrent_state", &[hv, kd, vd], || state.recurrent.clone())?;
+        points.state("linear_attn.recurrent_state", &[hv, kd, vd], || {
+            state.recurrent.iter().map(|&s| ops.precision().round(s)).collect()
+        })?;
 
         ops.each_head(&mut o, |_, o| rms_norm(o, &w.norm, c.rms_norm_eps));
         let gated = ops.zip(&ops.flat(o.view()), &z, |o, z| o * silu(z)); // [T, HvV]
