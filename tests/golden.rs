@@ -23,8 +23,9 @@ struct Golden {
 /// the models here.
 const F32_GGUF: f64 = 5e-13;
 
-/// 1 + w of a bfloat16 weight is exact in f32; −exp(A_log) is still rounded.
-const BF16_GGUF: f64 = 1e-15;
+/// 1 + w of a bfloat16 weight is exact in f32; −exp(A_log) is still rounded, which is 3e-16 of g's square in the first
+/// layer and grows with the layers.
+const BF16_GGUF: f64 = 1e-14;
 
 /// A state is of the last token alone, an average over fewer values than the logits' is.
 const POINT_OVER_LOGITS: f64 = 4.0;
@@ -198,7 +199,7 @@ fn single_precision_is_closer_to_the_truth_than_transformers() {
 #[test]
 fn quantized_and_split_files_run() {
     // Q8_0 keeps 8 bits, 1e-5 of a weight's square, which layers and routing magnify; other weights are at 2.
-    const NEAR: [&str; 4] = ["--limit", "*=1", "--limit", "model.layers.0.*=1e-2"];
+    const NEAR: [&str; 4] = ["--limit", "*=1", "--limit", "model.layers.0.*=0.1"];
     for (gguf, trace) in [
         ("gguf-good/dense-text-f32-q8_0.gguf", "traces/dense-text-f32.f64.npz"),
         ("gguf-good/dense-vision-bf16-q8_0.gguf", "traces/dense-vision-bf16.f64.npz"),

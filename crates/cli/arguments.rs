@@ -81,12 +81,16 @@ impl TextArgs {
 }
 
 fn tokens_of_file(file: &Path) -> anyhow::Result<Vec<u32>> {
-    if file.is_dir() || ["npz", "safetensors", "npy"].iter().any(|e| file.extension().is_some_and(|x| x == *e)) {
+    if file.is_dir()
+        || ["npz", "safetensors", "npy"].iter().any(|e| file.extension().is_some_and(|x| x == *e))
+    {
         let trace = trace::Trace::open(file)?;
         let tokens = trace.tokens().with_context(|| format!("{}: a trace without tokens", file.display()))?;
         return tokens
             .iter()
-            .map(|&token| u32::try_from(token).with_context(|| format!("{}: no token id: {token}", file.display())))
+            .map(|&token| {
+                u32::try_from(token).with_context(|| format!("{}: no token id: {token}", file.display()))
+            })
             .collect();
     }
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -150,7 +154,9 @@ mod tests {
             assert_eq!(numbers(text).unwrap(), [1, 2, 3], "{text}");
         }
         assert!(numbers("").unwrap().is_empty());
-        for (text, found) in [("1, x", "\"x\""), ("-1", "\"-1\""), ("4294967296", "\"4294967296\""), ("{}", "\"{}\"")] {
+        for (text, found) in
+            [("1, x", "\"x\""), ("-1", "\"-1\""), ("4294967296", "\"4294967296\""), ("{}", "\"{}\"")]
+        {
             let error = numbers(text).unwrap_err().to_string();
             assert!(error.contains(found), "{error}");
         }

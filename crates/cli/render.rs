@@ -69,10 +69,11 @@ impl Table {
         let width = |at: usize| rows().map(|row| row[at].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let line = |row: &Vec<String>| {
-            let entries = row.iter().zip(&widths).zip(self.columns).map(|((entry, &width), column)| match column {
-                Column::Left(_) => format!("{entry:<width$}"),
-                Column::Right(_) => format!("{entry:>width$}"),
-            });
+            let entries =
+                row.iter().zip(&widths).zip(self.columns).map(|((entry, &width), column)| match column {
+                    Column::Left(_) => format!("{entry:<width$}"),
+                    Column::Right(_) => format!("{entry:>width$}"),
+                });
             entries.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         rows().map(line).collect()
@@ -98,7 +99,8 @@ impl Bar {
 
 impl eval::Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
-        let template = if total == 0 { "{spinner} {msg}  {elapsed}" } else { "{msg} [{bar:30}] {percent}%  {eta} left" };
+        let template =
+            if total == 0 { "{spinner} {msg}  {elapsed}" } else { "{msg} [{bar:30}] {percent}%  {eta} left" };
         self.0.set_style(ProgressStyle::with_template(template).expect("a template of known keys"));
         self.0.set_message(what.to_owned());
         self.0.reset();

@@ -189,7 +189,10 @@ fn divergence(report: &Report, style: &Style) -> Vec<String> {
         format!("{label:<11}- {cause}")
     }));
     if !divergence.independent.is_empty() {
-        lines.push(format!("also       {}: wrong though all its inputs agree", listed(&divergence.independent)));
+        lines.push(format!(
+            "also       {}: wrong though all its inputs agree",
+            listed(&divergence.independent)
+        ));
     }
     lines
 }

@@ -127,8 +127,12 @@ fn written(written: &Written, _: &Style) -> String {
 }
 
 fn list(points: &Vec<PointShape>, style: &Style) -> String {
-    let mut table =
-        Table::new(&[Column::Left("point"), Column::Left("shape"), Column::Left(""), Column::Left("llama.cpp")]);
+    let mut table = Table::new(&[
+        Column::Left("point"),
+        Column::Left("shape"),
+        Column::Left(""),
+        Column::Left("llama.cpp"),
+    ]);
     for point in points {
         let sizes = point.shape.iter().map(|n| n.map_or("T".into(), |n| n.to_string()));
         table.row([

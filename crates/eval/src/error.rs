@@ -35,7 +35,9 @@ pub enum Error {
         token: i64,
     },
     /// Sizes of calls that are not a way to cut this text.
-    #[error("a split into {sizes:?} does not cover {tokens} tokens: sizes are at least 1 and add up to the tokens")]
+    #[error(
+        "a split into {sizes:?} does not cover {tokens} tokens: sizes are at least 1 and add up to the tokens"
+    )]
     Split {
         /// As given.
         sizes: Vec<usize>,

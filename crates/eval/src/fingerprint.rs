@@ -23,7 +23,8 @@ pub fn fingerprint(files: &[PathBuf], progress: &dyn Progress) -> Result<String,
     let mut listing = Vec::new();
     let mut done = 0;
     for path in files {
-        let hash = hash(path, &mut done, progress).map_err(|source| Error::Hash { path: path.clone(), source })?;
+        let hash =
+            hash(path, &mut done, progress).map_err(|source| Error::Hash { path: path.clone(), source })?;
         listing.push((path.file_name().unwrap_or_default().to_string_lossy(), hash));
     }
     listing.sort();

@@ -32,7 +32,8 @@ pub fn gguf_roundtrip(bytes: &[u8]) {
     if let Err(error) = copy(&file, &once) {
         // Swapping a big-endian array reads its strings, which may turn out not to be text.
         let swapped = file.keys().byte_order() == gguf::ByteOrder::Big;
-        let text = matches!(&error, Error::Gguf { defect, .. } if matches!(defect.kind, gguf::Kind::NotUtf8 { .. }));
+        let text =
+            matches!(&error, Error::Gguf { defect, .. } if matches!(defect.kind, gguf::Kind::NotUtf8 { .. }));
         assert!(swapped && text, "{error}");
         return;
     }
@@ -105,8 +106,10 @@ pub fn safetensors_header(bytes: &[u8]) -> bool {
         Ok(ours) => ours,
         Err(Error::Safetensors { defect, .. }) => {
             // dtypes without a decoder, names that come twice, and enums spelled as objects are refused by us alone.
-            let stricter =
-                matches!(defect, Defect::UnknownDtype { .. } | Defect::Duplicate { .. } | Defect::Json { .. });
+            let stricter = matches!(
+                defect,
+                Defect::UnknownDtype { .. } | Defect::Duplicate { .. } | Defect::Json { .. }
+            );
             assert!(theirs.is_err() || stricter, "refused by us alone: {defect}");
             return false;
         }

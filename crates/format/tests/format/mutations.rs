@@ -34,7 +34,8 @@ fn every_flipped_bit_of_a_gguf_file() {
         let mut counts = [0, 0];
         for at in 0..file.len() {
             for bit in 0..8 {
-                let [accepted, refused] = overwrite(&file, at..at + 1, &[file[at] ^ (1 << bit)], exercise::gguf_read);
+                let [accepted, refused] =
+                    overwrite(&file, at..at + 1, &[file[at] ^ (1 << bit)], exercise::gguf_read);
                 counts = [counts[0] + accepted, counts[1] + refused];
             }
         }
@@ -45,7 +46,18 @@ fn every_flipped_bit_of_a_gguf_file() {
 
 #[test]
 fn every_field_of_a_gguf_file_overwritten() {
-    let lengths = [0, 1, u64::from(u32::MAX), 1 << 32, 1 << 61, 1 << 62, i64::MAX as u64, 1 << 63, u64::MAX - 31, u64::MAX];
+    let lengths = [
+        0,
+        1,
+        u64::from(u32::MAX),
+        1 << 32,
+        1 << 61,
+        1 << 62,
+        i64::MAX as u64,
+        1 << 63,
+        u64::MAX - 31,
+        u64::MAX,
+    ];
     for name in GGUF {
         let file = gguf(name);
         for length in lengths {
@@ -67,9 +79,15 @@ fn every_truncation_of_a_gguf_file_is_refused() {
         let file = gguf(name);
         let whole = Reader::from_bytes("memory".as_ref(), file.clone(), &Limits::default()).unwrap();
         // Only the padding behind the last tensor can go.
-        let data_end = whole.tensors().iter().map(|t| (t.offset + t.size) as usize).max().unwrap_or(file.len());
+        let data_end =
+            whole.tensors().iter().map(|t| (t.offset + t.size) as usize).max().unwrap_or(file.len());
         for len in 0..file.len() {
-            assert_eq!(exercise::gguf_read(&file[..len]), len >= data_end, "{name}, {len} of {} bytes", file.len());
+            assert_eq!(
+                exercise::gguf_read(&file[..len]),
+                len >= data_end,
+                "{name}, {len} of {} bytes",
+                file.len()
+            );
         }
     }
 }
