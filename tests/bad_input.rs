@@ -112,7 +112,8 @@ fn missing_misshapen_and_unknown_tensors() {
 
 #[test]
 fn configurations_without_a_needed_field() {
-    for field in ["hidden_size", "rms_norm_eps", "linear_num_key_heads", "layer_types", "tie_word_embeddings"] {
+    for field in ["hidden_size", "rms_norm_eps", "linear_num_key_heads", "layer_types", "tie_word_embeddings"]
+    {
         let mutant = Mutant::of(DENSE);
         mutant.config(|config| assert!(config.as_object_mut().unwrap().remove(field).is_some()));
         model_refused(mutant.path(), &["config.json: ", field]);
@@ -126,11 +127,19 @@ fn configurations_that_contradict_the_tensors_or_themselves() {
         mutant.config(|config| config[field] = value);
         model_refused(mutant.path(), said);
     };
-    set("linear_num_value_heads", json!(4), &["misshapen  model.layers.0.linear_attn.A_log  expected [Hv] = [4], found [8]"]);
+    set(
+        "linear_num_value_heads",
+        json!(4),
+        &["misshapen  model.layers.0.linear_attn.A_log  expected [Hv] = [4], found [8]"],
+    );
     set("head_dim", json!(32), &["misshapen  model.layers.1.self_attn.q_norm.weight"]);
     set("vocab_size", json!(500), &["misshapen  model.embed_tokens.weight"]);
     set("num_hidden_layers", json!(3), &["layer_types has 4 entries, num_hidden_layers is 3"]);
-    set("num_key_value_heads", json!(2), &["num_attention_heads 3 is not a multiple of num_key_value_heads 2"]);
+    set(
+        "num_key_value_heads",
+        json!(2),
+        &["num_attention_heads 3 is not a multiple of num_key_value_heads 2"],
+    );
     set("hidden_act", json!("gelu"), &["hidden_act", "silu"]);
 }
 
@@ -155,7 +164,11 @@ fn weights_that_are_not_finite() {
     let mutant = Mutant::of(DENSE);
     mutant.edit("model.layers.1.mlp.up_proj.weight", |t| t.values[7] = f32::NAN);
     mutant.edit("lm_head.weight", |t| t.values[3] = f32::NEG_INFINITY);
-    let said = ["model.layers.1.mlp.up_proj.weight: element 7 is NaN", "lm_head.weight: element 3 is -inf", "--allow-nonfinite"];
+    let said = [
+        "model.layers.1.mlp.up_proj.weight: element 7 is NaN",
+        "lm_head.weight: element 3 is -inf",
+        "--allow-nonfinite",
+    ];
     model_refused(mutant.path(), &said);
     let mutant = Mutant::of("gguf-good/dense-vision-bf16-bf16.gguf");
     mutant.edit("blk.0.ffn_up.weight", |t| t.values[40] = f32::INFINITY);
@@ -193,12 +206,21 @@ fn traces_of_other_tokens_and_other_models() {
     let other = other.to_str().unwrap();
     words(&format!("dump fixtures/models/dense-text-f32 --tokens 434,345,65 -o {other}")).expect(0);
     refused(words(&format!("compare {TRACE} {other}")), &["position 2", "64", "65"]);
-    refused(words(&format!("verify fixtures/models/dense-text-f32 --against {TRACE} --tokens 434,345,65")), &["position 2"]);
+    refused(
+        words(&format!("verify fixtures/models/dense-text-f32 --against {TRACE} --tokens 434,345,65")),
+        &["position 2"],
+    );
     // Token ids of a larger vocabulary.
     words(&format!("dump fixtures/models/moe-packed-bf16 --tokens 519 -o {other} --force")).expect(0);
-    refused(words(&format!("verify fixtures/models/dense-text-f32 --against {other}")), &["token 519 at position 0"]);
+    refused(
+        words(&format!("verify fixtures/models/dense-text-f32 --against {other}")),
+        &["token 519 at position 0"],
+    );
     // No point in common.
-    refused(words(&format!("verify fixtures/models/dense-text-f32 --against {TRACE} --points *.mlp.experts")), &["`*.mlp.experts`"]);
+    refused(
+        words(&format!("verify fixtures/models/dense-text-f32 --against {TRACE} --points *.mlp.experts")),
+        &["`*.mlp.experts`"],
+    );
 }
 
 #[test]
@@ -285,7 +307,11 @@ fn outputs_that_exist() {
 #[test]
 fn no_space_for_what_is_printed() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = crate::etalon::command().args(["inspect", "fixtures/models/dense-text-f32"]).stdout(full).output().unwrap();
+    let output = crate::etalon::command()
+        .args(["inspect", "fixtures/models/dense-text-f32"])
+        .stdout(full)
+        .output()
+        .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr.contains("error: cannot write to standard output"), "{stderr}");

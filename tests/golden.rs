@@ -139,7 +139,9 @@ fn known_logits() -> Vec<Logits> {
     let mut all = Vec::new();
     for checkpoint in ["golden/dense-f32", "golden/moe-f32"] {
         let file = Trace::open(&fixture(&format!("{checkpoint}.logits.npz"))).unwrap();
-        let Values::I64(positions) = file.get("positions").unwrap().values else { panic!("positions are integers") };
+        let Values::I64(positions) = file.get("positions").unwrap().values else {
+            panic!("positions are integers")
+        };
         all.push(Logits {
             checkpoint,
             tokens: ids(file.tokens().unwrap()),

@@ -139,6 +139,7 @@ impl Mutant {
         let mut header: Value = serde_json::from_slice(header).unwrap();
         change(&mut header);
         let header = header.to_string();
-        fs::write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()).unwrap();
+        fs::write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat())
+            .unwrap();
     }
 }

@@ -92,10 +92,11 @@ impl Args {
         }
         let what = self.what.context("nothing to write: name a preset or a config.json")?;
         let output = self.output.context("no output: give -o OUT")?;
-        let mut mock = open(&what)?.with_seed(self.seed).with_dtype(self.dtype).with_experts(match self.experts {
-            Held::Packed => Experts::Packed,
-            Held::Split => Experts::Split,
-        });
+        let mut mock =
+            open(&what)?.with_seed(self.seed).with_dtype(self.dtype).with_experts(match self.experts {
+                Held::Packed => Experts::Packed,
+                Held::Split => Experts::Split,
+            });
         if let Some(layers) = self.layers {
             mock = mock.with_layers(layers)?;
         }

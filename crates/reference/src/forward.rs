@@ -115,7 +115,7 @@ impl Model<'_> {
         let o = ops.round(delta_rule(&inputs, &mut state.recurrent)); // [T, Hv, V]
         let mut o = at.rows("linear_attn.core_attn_out", o)?; // [T, Hv, V]
         at.state("linear_attn.recurrent_state", &[hv, kd, vd], || {
-            state.recurrent.iter().map(|&s| ops.precision().round(s)).collect()
+            state.recurrent.iter().map(|&s| ops.precision.round(s)).collect()
         })?;
 
         ops.each_head(&mut o, |_, o| rms_norm(o, &w.norm, c.rms_norm_eps)); // [T, Hv, V]
