@@ -138,7 +138,7 @@ pub const KINDS: &[PointKind] = {
             "silu after the convolution missing (a hook on the module sees the value before silu)",
             "the three rows before this call were not carried over: convolution state restarted",
         ]),
-        tokens("linear_attn.conv_state", &["C", "3"], Projection).from(&["linear_attn.in_proj_qkv"]).state().suspect(&[
+        tokens("linear_attn.conv_state", &["C", "taps−1"], Projection).from(&["linear_attn.in_proj_qkv"]).state().suspect(&[
             "the state holds values after the convolution instead of in_proj_qkv's output",
             "the state holds four columns, or its rows in another order of time",
         ]),

@@ -1,0 +1,103 @@
+//! Walks slices block by block, so that a codec is written for one block of fixed size.
+
+/// What an encoder may know besides a block's values.
+#[expect(dead_code, reason = "the encoders that weigh come next")]
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a, const LEN: usize> {
+    /// How much an error in each value matters.
+    pub importance: &'a [f32; LEN],
+    /// Mean of the squares of the whole row that the block lies in.
+    pub row_mean_square: f32,
+}
+
+/// Decodes each `BYTES` of `bytes` into the next `LEN` of `out`. The caller has checked that the lengths agree.
+#[inline(always)]
+pub(crate) fn decode_blocks<const BYTES: usize, const LEN: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
+) {
+    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        decode(block, out);
+    }
+}
+
+/// Encodes each `LEN` of `values` into the next `BYTES` of `out`. `importance` is one row long and serves every row.
+#[inline(always)]
+pub(crate) fn encode_blocks<const BYTES: usize, const LEN: usize>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+    encode: impl Fn(&[f32; LEN], Option<Weights<'_, LEN>>, &mut [u8; BYTES]),
+) {
+    let mut out = out.as_chunks_mut().0.iter_mut();
+    match importance {
+        None => {
+            for (block, out) in values.as_chunks().0.iter().zip(out) {
+                encode(block, None, out);
+            }
+        }
+        Some(importance) => {
+            for row in values.chunks_exact(importance.len()) {
+                let row_mean_square = sum_of_squares(row) / row.len() as f32;
+                let blocks = row.as_chunks().0.iter().zip(importance.as_chunks().0);
+                for ((block, importance), out) in blocks.zip(&mut out) {
+                    encode(block, Some(Weights { importance, row_mean_square }), out);
+                }
+            }
+        }
+    }
+}
+
+/// Encodes each value by itself; the error is the index of the first one that `encode` refuses.
+#[inline(always)]
+pub(crate) fn encode_numbers<const BYTES: usize>(
+    values: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(f32) -> Option<[u8; BYTES]>,
+) -> Result<(), usize> {
+    for (index, (value, out)) in values.iter().zip(out.as_chunks_mut().0).enumerate() {
+        *out = encode(*value).ok_or(index)?;
+    }
+    Ok(())
+}
+
+/// Σ x², added in order.
+pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |sum, x| sum + x * x)
+}
+
+/// Cuts a block into its consecutive fields: `fields!(block => d: 2, quants: 32)` binds `d: &[u8; 2]` and
+/// `quants: &[u8; 32]`. Fields that do not add up to the block do not compile.
+macro_rules! fields {
+    ($block:expr => $($name:ident: $len:literal),+) => {
+        let rest = $crate::blocks::whole::<_, { 0 $(+ $len)+ }>($block);
+        $(let Some(($name, rest)) = rest.split_first_chunk::<$len>() else { unreachable!() };)+
+        let [] = rest else { unreachable!() };
+    };
+}
+pub(crate) use fields;
+
+/// The same for a block to be written: binds `d: &mut [u8; 2]` and `quants: &mut [u8; 32]`.
+macro_rules! fields_mut {
+    ($block:expr => $($name:ident: $len:literal),+) => {
+        let rest = $crate::blocks::whole_mut::<_, { 0 $(+ $len)+ }>($block);
+        $(let Some(($name, rest)) = rest.split_first_chunk_mut::<$len>() else { unreachable!() };)+
+        let [] = rest else { unreachable!() };
+    };
+}
+pub(crate) use fields_mut;
+
+/// A block whose fields take `FIELDS` bytes, which the compiler compares.
+#[inline(always)]
+pub(crate) fn whole<const BYTES: usize, const FIELDS: usize>(block: &[u8; BYTES]) -> &[u8] {
+    const { assert!(BYTES == FIELDS, "the fields do not add up to the block") };
+    block
+}
+
+/// A block whose fields take `FIELDS` bytes, which the compiler compares.
+#[inline(always)]
+pub(crate) fn whole_mut<const BYTES: usize, const FIELDS: usize>(block: &mut [u8; BYTES]) -> &mut [u8] {
+    const { assert!(BYTES == FIELDS, "the fields do not add up to the block") };
+    block
+}

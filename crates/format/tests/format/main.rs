@@ -1,0 +1,5 @@
+//! t
+#![forbid(unsafe_code)]
+mod bad_gguf;
+mod fixtures;
+mod raw;
