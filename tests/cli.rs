@@ -33,7 +33,9 @@ fn readmes_first_command_verifies_a_trace() {
     let prefix = "cargo run --release -- ";
     let line = commands[0].strip_prefix(prefix).unwrap_or_else(|| panic!("{} starts otherwise", commands[0]));
     let ran = words(line).expect(0);
-    for part in ["NMSE", "centered", "max |Δ|", "relative", "cosine", "model.layers.0.linear_attn.core_attn_out"] {
+    for part in
+        ["NMSE", "centered", "max |Δ|", "relative", "cosine", "model.layers.0.linear_attn.core_attn_out"]
+    {
         assert!(ran.stdout.contains(part), "no {part} in\n{}", ran.stdout);
     }
     assert!(ran.stdout.contains("top-1 agrees at 24 of 24 positions"), "{}", ran.stdout);
@@ -46,7 +48,9 @@ fn readmes_first_command_verifies_a_trace() {
 fn readmes_commands_are_real() {
     let verbs: Vec<String> = readme()
         .iter()
-        .filter_map(|line| line.strip_prefix("etalon ").and_then(|rest| rest.split(' ').next()).map(str::to_owned))
+        .filter_map(|line| {
+            line.strip_prefix("etalon ").and_then(|rest| rest.split(' ').next()).map(str::to_owned)
+        })
         .collect();
     assert!(!verbs.is_empty());
     for verb in verbs {
@@ -119,7 +123,10 @@ fn dump_records_what_is_asked_for() {
     };
     let trace = dump("--points *.mlp --points lm_head --logits last --precision f64 --split 1,2");
     let names: Vec<&str> = trace.names().collect();
-    assert_eq!(names, ["model.layers.0.mlp", "model.layers.1.mlp", "model.layers.2.mlp", "model.layers.3.mlp", "lm_head"]);
+    assert_eq!(
+        names,
+        ["model.layers.0.mlp", "model.layers.1.mlp", "model.layers.2.mlp", "model.layers.3.mlp", "lm_head"]
+    );
     assert_eq!(trace.info("lm_head").unwrap().shape, [1, 512]);
     assert_eq!(trace.info("model.layers.0.mlp").unwrap().shape, [3, 32]);
     assert_eq!(trace.info("lm_head").unwrap().dtype, trace::Dtype::F64);
@@ -131,7 +138,8 @@ fn dump_records_what_is_asked_for() {
 #[test]
 fn points_are_listed_with_shapes_and_other_names() {
     let ran = words(&format!("dump --list-points {MODEL}")).expect(0);
-    let line = |name: &str| ran.stdout.lines().find(|line| line.split(' ').next() == Some(name)).unwrap().to_owned();
+    let line =
+        |name: &str| ran.stdout.lines().find(|line| line.split(' ').next() == Some(name)).unwrap().to_owned();
     let qkv = line("model.layers.0.linear_attn.in_proj_qkv");
     assert!(qkv.contains("[T, 96]") && qkv.contains("linear_attn_qkv_mixed-0"), "{qkv}");
     assert!(line("model.layers.3.linear_attn.conv_state").contains("[96, 3]"));
@@ -148,7 +156,8 @@ fn a_failed_comparison_is_told_from_an_error() {
     assert!(ran.stdout.contains("12 points before it exonerated, 62 after it downstream"), "{}", ran.stdout);
     assert!(ran.stdout.contains("+1 added to the gated norm's weight"), "{}", ran.stdout);
     let lines = ran.stdout.lines().count();
-    let only = words(&format!("verify {MODEL} --against {trace} --limit *.linear_attn.norm=1e-30 --only failed"));
+    let only =
+        words(&format!("verify {MODEL} --against {trace} --limit *.linear_attn.norm=1e-30 --only failed"));
     assert!(only.expect(1).stdout.lines().count() < lines - 70);
     // Nothing in common, nothing judged.
     let ran = words(&format!("compare {trace} fixtures/trace/version1.npy")).expect(2);
@@ -177,7 +186,8 @@ fn tokens_given_must_be_those_of_the_trace() {
 
 #[test]
 fn reports_are_json_with_every_number() {
-    let ran = words(&format!("verify {MODEL} --against fixtures/traces/dense-text-f32.hf_f32.npz --json")).expect(0);
+    let ran = words(&format!("verify {MODEL} --against fixtures/traces/dense-text-f32.hf_f32.npz --json"))
+        .expect(0);
     let report = ran.json();
     assert_eq!(report["passed"], true);
     assert_eq!(report["points"].as_array().unwrap().len(), 75);
@@ -219,7 +229,8 @@ fn inspect_shows_both_shapes_and_the_other_format() {
     }
     let gguf = words("inspect fixtures/gguf-good/dense-vision-bf16-bf16.gguf").expect(0).stdout;
     let conv = line(&gguf, "blk.0.ssm_conv1d.weight");
-    for part in ["{4, ", "untile axis 0 in runs of V after 2HkK", "model.layers.0.linear_attn.conv1d.weight"] {
+    for part in ["{4, ", "untile axis 0 in runs of V after 2HkK", "model.layers.0.linear_attn.conv1d.weight"]
+    {
         assert!(conv.contains(part), "no {part} in {conv}");
     }
     assert!(gguf.contains("known and not run: multi-token prediction"), "{gguf}");
@@ -234,7 +245,12 @@ fn inspect_shows_both_shapes_and_the_other_format() {
 /// Every tensor of the files is in the JSON, once.
 #[test]
 fn inspect_accounts_for_every_tensor() {
-    for model in ["models/moe-packed-bf16", "models/moe-experts-f32", "models/dense-vision-bf16", "gguf-good/moe-packed-bf16-q8_0.gguf"] {
+    for model in [
+        "models/moe-packed-bf16",
+        "models/moe-experts-f32",
+        "models/dense-vision-bf16",
+        "gguf-good/moe-packed-bf16-q8_0.gguf",
+    ] {
         let path = fixture(model);
         let json = etalon(["inspect", path.to_str().unwrap(), "--json"]).expect(0).json();
         let mut listed: Vec<String> = json["entries"]

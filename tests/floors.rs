@@ -26,19 +26,50 @@ const FLOORS: &[Floor] = &[
     on(2, "etalon-model", &["etalon-codec", "etalon-format"]),
     on(3, "etalon-reference", &["etalon-codec", "etalon-model", "etalon-trace"]),
     on(3, "etalon-convert", &["etalon-codec", "etalon-format", "etalon-model"]),
-    on(4, "etalon-eval", &["etalon-codec", "etalon-format", "etalon-model", "etalon-reference", "etalon-trace"]),
+    on(
+        4,
+        "etalon-eval",
+        &["etalon-codec", "etalon-format", "etalon-model", "etalon-reference", "etalon-trace"],
+    ),
     on(
         5,
         "etalon",
-        &["etalon-convert", "etalon-eval", "etalon-format", "etalon-model", "etalon-reference", "etalon-trace"],
+        &[
+            "etalon-codec",
+            "etalon-trace",
+            "etalon-format",
+            "etalon-model",
+            "etalon-reference",
+            "etalon-convert",
+            "etalon-eval",
+        ],
     ),
 ];
 
 /// Packages from outside that the tool is built on, whichever crate uses them.
 const OUTSIDE: &[&str] = &[
-    "anyhow", "clap", "crc32fast", "flate2", "globset", "half", "hashbrown", "indicatif", "libm", "memmap2",
-    "ndarray", "pulp", "rayon", "safetensors", "serde", "serde_json", "sha2", "strsim", "tempfile", "thiserror",
-    "tokenizers", "zip",
+    "anyhow",
+    "clap",
+    "crc32fast",
+    "flate2",
+    "globset",
+    "half",
+    "hashbrown",
+    "indicatif",
+    "libm",
+    "memmap2",
+    "ndarray",
+    "pulp",
+    "rayon",
+    "safetensors",
+    "serde",
+    "serde_json",
+    "sha2",
+    "strsim",
+    "tempfile",
+    "thiserror",
+    "tokenizers",
+    "zip",
 ];
 
 /// Those that tests and benchmarks use besides.
@@ -80,7 +111,10 @@ fn every_crate_imports_what_the_table_allows() {
 fn imports_go_downwards() {
     for Floor { package, floor: own, may } in FLOORS {
         for import in *may {
-            assert!(floor(import).is_some_and(|f| f.floor < *own), "{package} on floor {own} may import {import}");
+            assert!(
+                floor(import).is_some_and(|f| f.floor < *own),
+                "{package} on floor {own} may import {import}"
+            );
         }
     }
 }

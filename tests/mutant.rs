@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use codec::Encoding;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -119,7 +118,7 @@ impl Mutant {
         fs::write(file, config.to_string()).unwrap();
     }
 
-    /// Overwrites the value of a GGUF key, which is of `width` bytes of this type; returns nothing it held before.
+    /// Overwrites the value of a GGUF key, which is of `width` bytes of this type.
     pub fn key(&self, key: &str, value: &[u8]) {
         let mut bytes = fs::read(&self.path).unwrap();
         // A key is its length in 64 bits, its text, the value's type in 32 bits, the value.
@@ -140,12 +139,7 @@ impl Mutant {
         let mut header: Value = serde_json::from_slice(header).unwrap();
         change(&mut header);
         let header = header.to_string();
-        fs::write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()).unwrap();
-    }
-
-    /// Whether a tensor is stored as plain single precision.
-    pub fn is_f32(&self, name: &str) -> bool {
-        let source = format::open(&self.path, &format::Limits::default()).unwrap();
-        source.tensor(name).is_some_and(|info| info.encoding == Encoding::F32)
+        fs::write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat())
+            .unwrap();
     }
 }

@@ -3,6 +3,7 @@
 mod compare;
 mod dump;
 mod inspect;
+mod mock;
 mod verify;
 
 use std::rc::Rc;
@@ -16,6 +17,7 @@ pub enum Command {
     Verify(verify::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
+    Mock(mock::Args),
 }
 
 impl Command {
@@ -25,6 +27,7 @@ impl Command {
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Mock(args) => args.run(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use model::{Checkpoint, NonFinitePolicy};
 use reference::{Kernels, Logits, Model, Precision, State};
-use trace::{Extent, Tap, TapError, View, point};
+use trace::{Tap, TapError, View};
 
 use crate::{Error, Progress, Silent, Split};
 
@@ -46,8 +46,7 @@ impl Run<'_> {
     }
 }
 
-/// Runs `tokens` from an empty state and returns the last token's logits, `[vocab]`. The tap gets states once, after
-/// the last token.
+/// Runs `tokens` from an empty state and returns the last token's logits, `[vocab]`.
 ///
 /// # Errors
 /// No tokens, a token outside the vocabulary, a split that does not cover the text, weights that are not finite, or a
@@ -82,18 +81,16 @@ pub fn run(
         how.progress.begin("running", layers * calls.len() as u64);
         let mut logits = Vec::new();
         for (n, call) in calls.iter().enumerate() {
-            let last = n + 1 == calls.len();
-            let mut tap = Watched { tap: &mut *tap, last, before: n as u64 * layers, progress: how.progress };
+            let mut tap = Watched { tap: &mut *tap, before: n as u64 * layers, progress: how.progress };
             logits = model.forward(&tokens[call.clone()], &mut state, how.logits, &mut tap)?.to_vec();
         }
         Ok(logits)
     })
 }
 
-/// The tap of one call: reports progress, and holds back what only the last call has to say.
+/// The tap of one call, which tells how far the call is.
 struct Watched<'a> {
     tap: &'a mut (dyn Tap + Send),
-    last: bool,
     /// Layers run by the calls before.
     before: u64,
     progress: &'a dyn Progress,
@@ -106,12 +103,10 @@ impl Tap for Watched<'_> {
         if let Some(layer) = layer {
             self.progress.reached(self.before + layer + 1);
         }
-        let early = !self.last && point::parse(name).is_some_and(|(_, kind)| kind.extent == Extent::State);
-        !early && self.tap.wants(name)
+        self.tap.wants(name)
     }
 
     fn record(&mut self, name: &str, view: View<'_>) -> Result<(), TapError> {
-        // Logits of the last token only come as a state, too.
-        if self.last || view.extent == Extent::Tokens { self.tap.record(name, view) } else { Ok(()) }
+        self.tap.record(name, view)
     }
 }

@@ -114,7 +114,9 @@ impl Model<'_> {
         let inputs = DeltaInputs { q: q.view(), k: k.view(), v: v.view(), g: g.view(), beta: beta.view() };
         let o = ops.round(delta_rule(&inputs, &mut state.recurrent)); // [T, Hv, V]
         let mut o = at.rows("linear_attn.core_attn_out", o)?; // [T, Hv, V]
-        at.state("linear_attn.recurrent_state", &[hv, kd, vd], || state.recurrent.clone())?;
+        at.state("linear_attn.recurrent_state", &[hv, kd, vd], || {
+            state.recurrent.iter().map(|&s| ops.precision.round(s)).collect()
+        })?;
 
         ops.each_head(&mut o, |_, o| rms_norm(o, &w.norm, c.rms_norm_eps)); // [T, Hv, V]
         let gated = ops.zip(&ops.flat(o.view()), &z, |o, z| o * silu(z)); // [T, HvV]
