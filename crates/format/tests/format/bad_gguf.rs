@@ -78,7 +78,12 @@ fn keys(add: Add) {
     add("key-length-2-63", one().bad().u64(HUGE).zeros(9), "key 0", length(HUGE, 1, 9));
     add("key-length-max", one().bad().u64(u64::MAX).zeros(9), "key 0", length(u64::MAX, 1, 9));
     add("key-length-one-too-many", one().bad().u64(10).zeros(9), "key 0", length(10, 1, 9));
-    add("key-length-cut", Raw::head(0, 2).key("abcdefghijklmnop", U8).u8(1).bad().zeros(5), "key 1", truncated(8, 5));
+    add(
+        "key-length-cut",
+        Raw::head(0, 2).key("abcdefghijklmnop", U8).u8(1).bad().zeros(5),
+        "key 1",
+        truncated(8, 5),
+    );
     add("key-empty", one().bad().key("", U8).zeros(9), "key 0", Kind::EmptyKey);
     add("key-not-utf8", one().bad().string(b"ab\xc3\x28").u32(U8).u8(1), "key 0", Kind::NotUtf8 { at: 34 });
     let first = Kind::DuplicateKey { first: 24 };
@@ -88,7 +93,12 @@ fn keys(add: Add) {
 
     let unknown = |found| Kind::UnknownValueType { found };
     add("value-type-13", one().string("k").bad().u32(13).zeros(8), "key \"k\", type", unknown(13));
-    add("value-type-max", one().string("k").bad().u32(u32::MAX).zeros(8), "key \"k\", type", unknown(u32::MAX));
+    add(
+        "value-type-max",
+        one().string("k").bad().u32(u32::MAX).zeros(8),
+        "key \"k\", type",
+        unknown(u32::MAX),
+    );
     add("value-type-missing", one().string("abcdef").bad(), "key \"abcdef\", type", truncated(4, 0));
     add("value-cut", one().key("k", U64).bad().zeros(3), "key \"k\", value", truncated(8, 3));
     add("value-missing", one().key("key", U8).bad(), "key \"key\", value", truncated(1, 0));
@@ -114,14 +124,20 @@ fn arrays(add: Add) {
     add("array-length-wraps-to-0", of(U64).u64(1 << 61).zeros(8), value, length(1 << 61, 8, 8));
     add("array-length-wraps-to-8", of(U64).u64((1 << 61) + 1).zeros(8), value, length((1 << 61) + 1, 8, 8));
     add("array-one-too-many", of(U32).u64(3).zeros(11), value, length(3, 4, 11));
-    add("array-element-type-13", one().key("k", ARRAY).bad().u32(13).u64(0), value, Kind::UnknownValueType {
-        found: 13,
-    });
+    add(
+        "array-element-type-13",
+        one().key("k", ARRAY).bad().u32(13).u64(0),
+        value,
+        Kind::UnknownValueType { found: 13 },
+    );
     let type_cut = one().key("key", ARRAY).bad().zeros(2);
     add("array-element-type-cut", type_cut, "key \"key\", value", truncated(4, 2));
-    add("array-bool-255", one().array("k", BOOL, 3).raw(&[0, 1]).bad().u8(255), value, Kind::NotBool {
-        found: 255,
-    });
+    add(
+        "array-bool-255",
+        one().array("k", BOOL, 3).raw(&[0, 1]).bad().u8(255),
+        value,
+        Kind::NotBool { found: 255 },
+    );
     add("array-string-count-2-63", of(STRING).u64(HUGE).zeros(8), value, length(HUGE, 8, 8));
     add("array-string-count-one-too-many", of(STRING).u64(2).string("1234567"), value, length(2, 8, 15));
     let strings = || one().array("k", STRING, 2).string("a").bad();
@@ -300,11 +316,15 @@ fn files_are_what_is_generated_here() {
 
 #[test]
 fn limits_are_the_callers() {
-    let refuse = |raw: Raw, limits: &Limits| {
-        match format::gguf::Reader::from_bytes("memory".as_ref(), raw.bytes, limits).err() {
-            Some(Error::Gguf { defect, .. }) => defect.kind,
-            other => panic!("{other:?}"),
-        }
+    let refuse = |raw: Raw, limits: &Limits| match format::gguf::Reader::from_bytes(
+        "memory".as_ref(),
+        raw.bytes,
+        limits,
+    )
+    .err()
+    {
+        Some(Error::Gguf { defect, .. }) => defect.kind,
+        other => panic!("{other:?}"),
     };
     let limits = Limits { key_bytes: 4, ..Limits::default() };
     let key = Raw::head(0, 1).key("five!", U8).u8(0);

@@ -76,15 +76,14 @@ fn a_tensor_in_two_shards_is_refused() {
         shard(dir, A, &["t1", "t2"]);
         shard(dir, B, &["t2"]);
     });
-    assert_eq!(
-        found,
-        IndexDefect::InTwoShards { tensor: "t2".into(), first: A.into(), second: B.into() }
-    );
+    assert_eq!(found, IndexDefect::InTwoShards { tensor: "t2".into(), first: A.into(), second: B.into() });
 }
 
 #[test]
 fn shards_stay_in_their_directory() {
-    for shard in ["../a.safetensors", "/etc/passwd", "x\\a.safetensors", "C:a.safetensors", "..", ".", "", "a/../b"] {
+    for shard in
+        ["../a.safetensors", "/etc/passwd", "x\\a.safetensors", "C:a.safetensors", "..", ".", "", "a/../b"]
+    {
         let (tensor, shard) = ("t1".to_owned(), shard.to_owned());
         let index = serde_json::json!({ "weight_map": { "t1": shard } }).to_string();
         assert_eq!(defect(&index), IndexDefect::ForeignPath { tensor, shard });
@@ -100,7 +99,11 @@ fn an_index_that_does_not_parse_says_where() {
     );
     for (index, said, at) in [
         (" ", "EOF while parsing a value", (1, 1)),
-        ("{\n \"weight_map\": [] }", "invalid type: sequence, expected an object of tensor names and file names", (2, 15)),
+        (
+            "{\n \"weight_map\": [] }",
+            "invalid type: sequence, expected an object of tensor names and file names",
+            (2, 15),
+        ),
         ("{}", "missing field `weight_map`", (1, 2)),
         ("{\"weight_map\": {\"t\": 1}}", "invalid type: integer `1`, expected a string", (1, 22)),
     ] {
@@ -120,7 +123,10 @@ fn limits_are_the_callers() {
         Some(Error::Index { defect, .. }) => defect,
         other => panic!("{other:?}"),
     };
-    assert_eq!(open(Limits { files: 1, ..Limits::default() }), IndexDefect::TooManyShards { found: 2, limit: 1 });
+    assert_eq!(
+        open(Limits { files: 1, ..Limits::default() }),
+        IndexDefect::TooManyShards { found: 2, limit: 1 }
+    );
     assert_eq!(
         open(Limits { index_bytes: 10, ..Limits::default() }),
         IndexDefect::TooLong { found: index.len() as u64, limit: 10 }
@@ -131,7 +137,8 @@ fn limits_are_the_callers() {
 fn a_shard_that_is_a_pointer_or_damaged_is_named() {
     let dir = tempfile::tempdir().unwrap();
     shard(dir.path(), A, &["t1"]);
-    fs::write(dir.path().join(B), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 42\n").unwrap();
+    fs::write(dir.path().join(B), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 42\n")
+        .unwrap();
     fs::write(dir.path().join("model.safetensors.index.json"), map(&[("t1", A), ("t2", B)])).unwrap();
     match open(dir.path(), &Limits::default()).err() {
         Some(Error::LfsPointer { path, size: Some(42) }) => assert_eq!(path, dir.path().join(B)),

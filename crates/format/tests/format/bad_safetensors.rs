@@ -42,20 +42,27 @@ fn cases() -> Vec<(&'static str, Vec<u8>, String)> {
     let mut add = |name, file, said: &str| cases.push((name, file, said.to_owned()));
 
     add("seven-bytes", vec![0; 7], "header length at byte 0: expected 8 bytes, the file has 7");
-    let beyond = |n: u64| format!("header length at byte 0: expected at most the 2 bytes that follow, found {n}");
+    let beyond =
+        |n: u64| format!("header length at byte 0: expected at most the 2 bytes that follow, found {n}");
     add("header-one-too-long", declared(3), &beyond(3));
     add("header-2-63", declared(1 << 63), &beyond(1 << 63));
     add("header-max", declared(u64::MAX), &beyond(u64::MAX));
     let not_utf8 = with(b"{\"\xff\":{}}", 0);
     add("header-not-utf8", not_utf8, "header: expected UTF-8, found an invalid sequence at byte 10");
-    let json = |entry: &str, said: &str, column: u32| format!("header{entry}: {said} (line 1, column {column} {POSITION}");
+    let json = |entry: &str, said: &str, column: u32| {
+        format!("header{entry}: {said} (line 1, column {column} {POSITION}")
+    };
     add("header-empty", with("", 0), &json("", "EOF while parsing a value", 0));
     let list = "invalid type: sequence, expected an object of tensors";
     add("header-list", with("[]", 0), &json("", list, 0));
     add("header-cut", with("{\"t\":{", 0), &json(", entry \"t\"", "EOF while parsing an object", 6));
     add("header-trailing", with("{} {}", 0), &json("", "trailing characters", 4));
     let t = ", entry \"t\"";
-    add("dtype-missing", with(r#"{"t":{"shape":[0],"data_offsets":[0,0]}}"#, 0), &json(t, "missing field `dtype`", 39));
+    add(
+        "dtype-missing",
+        with(r#"{"t":{"shape":[0],"data_offsets":[0,0]}}"#, 0),
+        &json(t, "missing field `dtype`", 39),
+    );
     let negative = "invalid value: integer `-1`, expected u64";
     add("shape-negative", one("F32", "[-1]", "[0,4]", 4), &json(t, negative, 31));
     let half = "invalid type: floating point `1.5`, expected u64";
@@ -85,10 +92,18 @@ fn cases() -> Vec<(&'static str, Vec<u8>, String)> {
     let overflow = |shape: &str| format!("tensor \"t\": the size of F32 {shape} overflows 64 bits");
     let shape = "[4294967296, 4294967296]";
     add("shape-wraps-to-0", one("F32", shape, "[0,0]", 0), &overflow(shape));
-    add("bytes-wrap-to-0", one("F32", "[4611686018427387904]", "[0,0]", 0), &overflow("[4611686018427387904]"));
+    add(
+        "bytes-wrap-to-0",
+        one("F32", "[4611686018427387904]", "[0,0]", 0),
+        &overflow("[4611686018427387904]"),
+    );
     let mismatch = "tensor \"t\": F32 [2, 3] takes 24 bytes, data_offsets [0, 20] hold 20";
     add("size-mismatch", one("F32", "[2,3]", "[0,20]", 20), mismatch);
-    add("reversed", one("F32", "[1]", "[4,0]", 4), "tensor \"t\": data_offsets end at 0, before they begin at 4");
+    add(
+        "reversed",
+        one("F32", "[1]", "[4,0]", 4),
+        "tensor \"t\": data_offsets end at 0, before they begin at 4",
+    );
     let outside = |end: u64, data: u64| {
         format!(
             "tensor \"t\": data_offsets [{}, {end}] leave the data, which has {data} bytes; is the file truncated?",
@@ -96,10 +111,26 @@ fn cases() -> Vec<(&'static str, Vec<u8>, String)> {
         )
     };
     add("data-one-byte-short", one("F32", "[1]", "[0,4]", 3), &outside(4, 3));
-    add("offsets-2-63", one("F32", "[1]", "[9223372036854775804,9223372036854775808]", 4), &outside(1 << 63, 4));
-    add("offsets-max", one("F32", "[1]", "[18446744073709551611,18446744073709551615]", 4), &outside(u64::MAX, 4));
-    add("overlap", two((0, 8), (4, 12), 12), "tensor \"b\": begins at 4, inside tensor \"a\", which ends at 8");
-    add("overlap-whole", two((0, 8), (0, 8), 8), "tensor \"b\": begins at 0, inside tensor \"a\", which ends at 8");
+    add(
+        "offsets-2-63",
+        one("F32", "[1]", "[9223372036854775804,9223372036854775808]", 4),
+        &outside(1 << 63, 4),
+    );
+    add(
+        "offsets-max",
+        one("F32", "[1]", "[18446744073709551611,18446744073709551615]", 4),
+        &outside(u64::MAX, 4),
+    );
+    add(
+        "overlap",
+        two((0, 8), (4, 12), 12),
+        "tensor \"b\": begins at 4, inside tensor \"a\", which ends at 8",
+    );
+    add(
+        "overlap-whole",
+        two((0, 8), (0, 8), 8),
+        "tensor \"b\": begins at 0, inside tensor \"a\", which ends at 8",
+    );
     let gap = |tensor: &str, expected: u64, begin: u64| {
         format!(
             "tensor {tensor:?}: expected to begin at {expected}, where the tensor before it ends, found {begin}"
@@ -107,7 +138,11 @@ fn cases() -> Vec<(&'static str, Vec<u8>, String)> {
     };
     add("gap", two((0, 4), (8, 12), 12), &gap("b", 4, 8));
     add("gap-at-start", one("F32", "[1]", "[4,8]", 8), &gap("t", 0, 4));
-    add("trailing-byte", one("F32", "[1]", "[0,4]", 5), "expected 4 bytes of data, the end of the last tensor, found 5");
+    add(
+        "trailing-byte",
+        one("F32", "[1]", "[0,4]", 5),
+        "expected 4 bytes of data, the end of the last tensor, found 5",
+    );
     let t = r#""t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
     add("tensor-twice", with(format!("{{{t},{t}}}"), 4), "tensor \"t\" is described twice");
     cases
@@ -130,7 +165,8 @@ fn each_is_refused_for_its_reason() {
 #[test]
 fn files_are_what_is_generated_here() {
     let cases = cases();
-    let generated: Vec<(&str, &[u8])> = cases.iter().map(|(name, file, _)| (*name, file.as_slice())).collect();
+    let generated: Vec<(&str, &[u8])> =
+        cases.iter().map(|(name, file, _)| (*name, file.as_slice())).collect();
     fixtures::check_generated("safetensors", "safetensors", &generated);
 }
 

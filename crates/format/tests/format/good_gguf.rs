@@ -93,7 +93,11 @@ fn every_type_of_value_is_read() {
     ];
     for (key, values) in arrays {
         let array = keys.get_array(key).unwrap();
-        assert_eq!((array.len(), array.element_type()), (values.len() as u64, values[0].value_type()), "{key}");
+        assert_eq!(
+            (array.len(), array.element_type()),
+            (values.len() as u64, values[0].value_type()),
+            "{key}"
+        );
         assert_eq!(array.elements().collect::<Result<Vec<_>, _>>().unwrap(), values, "{key}");
     }
     assert_eq!(keys.get_str("general.architecture"), Ok("test"));
@@ -114,7 +118,10 @@ fn getters_say_what_they_found() {
     let said = |result: Result<u64, KeyError>| result.unwrap_err().to_string();
     let expected = "expected an integer that is not negative, found";
     assert_eq!(said(keys.get_u64("scalar.int8.1")), format!("key \"scalar.int8.1\": {expected} I8(-128)"));
-    assert_eq!(said(keys.get_u64("scalar.string.9")), format!("key \"scalar.string.9\": {expected} a string"));
+    assert_eq!(
+        said(keys.get_u64("scalar.string.9")),
+        format!("key \"scalar.string.9\": {expected} a string")
+    );
     let array = said(keys.get_u64("array.int32.5"));
     assert_eq!(array, format!("key \"array.int32.5\": {expected} an array of 2 i32"));
 }
@@ -134,7 +141,8 @@ fn tensors_lie_where_they_say_outermost_dimension_first() {
         ("q8_0", Encoding::Q8_0, &[2, 32]),
         ("q4_k", Encoding::Q4K, &[1, 256]),
     ];
-    let found: Vec<_> = file.tensors().iter().map(|t| (t.name.as_str(), t.encoding, t.shape.dims())).collect();
+    let found: Vec<_> =
+        file.tensors().iter().map(|t| (t.name.as_str(), t.encoding, t.shape.dims())).collect();
     assert_eq!(found, expected);
     let bytes = |name| file.bytes(file.tensor(name).unwrap());
     let floats: Vec<u8> = (0..24).flat_map(|i| (i as f32).to_le_bytes()).collect();
@@ -226,6 +234,9 @@ fn an_empty_tensor_is_legal_wherever_it_stands() {
         assert_eq!((info.shape.dims(), info.size), (&[0, 4][..], 0));
         assert!(file.bytes(info).is_empty());
     }
+    let big_endian = Raw::big_endian_head(1, 0).tensor("empty", &[0], F32).u64(0);
+    let file = Reader::from_bytes("memory".as_ref(), big_endian.bytes, &limits).unwrap();
+    assert!(file.bytes(&file.tensors()[0]).is_empty());
     let alone = Raw::head(1, 0).tensor("empty", &[0], F32).u64(0);
     let file = Reader::from_bytes("memory".as_ref(), alone.bytes, &limits).unwrap();
     assert!(file.bytes(&file.tensors()[0]).is_empty());

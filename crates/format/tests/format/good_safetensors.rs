@@ -85,9 +85,11 @@ fn every_dtype_is_read_as_the_crate_reads_it() {
 #[test]
 fn a_file_is_written_back_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    for name in
-        ["every-dtype.safetensors", "sharded/model-00001-of-00002.safetensors", "sharded/model-00002-of-00002.safetensors"]
-    {
+    for name in [
+        "every-dtype.safetensors",
+        "sharded/model-00001-of-00002.safetensors",
+        "sharded/model-00002-of-00002.safetensors",
+    ] {
         let path = fixtures::path("safetensors").join(name);
         let to = dir.path().join(Path::new(name).file_name().unwrap());
         copy(&Reader::open_file(&path, &Limits::default()).unwrap(), Draft::new(&to), None);

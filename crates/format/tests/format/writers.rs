@@ -123,8 +123,7 @@ fn pieces_in_any_order_make_the_file() {
 #[test]
 fn nothing_has_its_name_before_it_is_finished_and_nothing_is_left_of_what_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writers: Vec<Either> =
-        Either::all(dir.path(), Existing::Refuse).map(Result::unwrap).collect();
+    let mut writers: Vec<Either> = Either::all(dir.path(), Existing::Refuse).map(Result::unwrap).collect();
     for writer in &mut writers {
         writer.write("a", &[0; 8]).unwrap();
     }
@@ -174,7 +173,9 @@ fn a_file_that_is_there_is_replaced_only_on_request_and_only_at_the_end() {
 #[test]
 fn a_file_that_appears_meanwhile_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    for (form, meanwhile) in FORMS.into_iter().zip(["m.gguf", "m.safetensors", "model.safetensors.index.json"]) {
+    for (form, meanwhile) in
+        FORMS.into_iter().zip(["m.gguf", "m.safetensors", "model.safetensors.index.json"])
+    {
         let mut writer = Either::start(form, dir.path(), Existing::Refuse).unwrap();
         writer.write("a", &[0; 8]).unwrap();
         writer.write("b", &[0; 4]).unwrap();
@@ -198,7 +199,8 @@ fn a_checkpoint_of_the_other_form_is_in_the_way() {
         other => panic!("{other:?}"),
     };
     let dir = tempfile::tempdir().unwrap();
-    let (single, index) = (dir.path().join("model.safetensors"), dir.path().join("model.safetensors.index.json"));
+    let (single, index) =
+        (dir.path().join("model.safetensors"), dir.path().join("model.safetensors.index.json"));
     fs::write(&single, "").unwrap();
     assert_eq!(exists(safetensors_draft(dir.path()), 8), single);
     fs::remove_file(single).unwrap();
@@ -221,7 +223,12 @@ fn wide_elements_come_first_so_that_all_are_aligned() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.safetensors");
     let mut draft = safetensors::Draft::new(&path);
-    let declared = [("byte", Encoding::I8), ("half", Encoding::BF16), ("double", Encoding::F64), ("single", Encoding::F32)];
+    let declared = [
+        ("byte", Encoding::I8),
+        ("half", Encoding::BF16),
+        ("double", Encoding::F64),
+        ("single", Encoding::F32),
+    ];
     for (name, encoding) in declared {
         draft.tensor(name, encoding, &shape(&[3])).unwrap();
     }
@@ -253,10 +260,7 @@ fn gguf_drafts_refuse_what_the_reader_would() {
     draft.put("k", 1u32).unwrap();
     assert_eq!(kind(draft.put("", 1u32)), Kind::EmptyKey);
     assert_eq!(kind(draft.put("k", 2u32)), Kind::DuplicateKey { first: 24 });
-    assert_eq!(
-        kind(draft.put(&"k".repeat(65_536), 1u32)),
-        Kind::KeyTooLong { found: 65_536, limit: 65_535 }
-    );
+    assert_eq!(kind(draft.put(&"k".repeat(65_536), 1u32)), Kind::KeyTooLong { found: 65_536, limit: 65_535 });
     assert_eq!(kind(draft.put("general.alignment", "32")), Kind::AlignmentType { found: "string" });
     assert_eq!(kind(draft.put("general.alignment", 12u32)), Kind::AlignmentNotPowerOfTwo { found: 12 });
     draft.put("general.alignment", 64u32).unwrap();
@@ -298,7 +302,10 @@ fn safetensors_drafts_refuse_what_the_format_cannot_say() {
     let encoding = Encoding::Q4K;
     assert_eq!(tensor("u", encoding, &[256]), Defect::NoDtype { tensor: "u".into(), encoding });
     let (tensor_, dtype, dims) = ("u".to_owned(), "F32".to_owned(), shape(&[1 << 62]));
-    assert_eq!(tensor("u", Encoding::F32, &[1 << 62]), Defect::SizeOverflow { tensor: tensor_, dtype, shape: dims });
+    assert_eq!(
+        tensor("u", Encoding::F32, &[1 << 62]),
+        Defect::SizeOverflow { tensor: tensor_, dtype, shape: dims }
+    );
     let mut draft = safetensors::Draft::new(Path::new("m.safetensors"));
     draft.tensor("a", Encoding::I8, &shape(&[u64::MAX])).unwrap();
     draft.tensor("b", Encoding::I8, &shape(&[1])).unwrap();
