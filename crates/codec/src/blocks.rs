@@ -20,15 +20,23 @@ impl<const LEN: usize> Weights<'_, LEN> {
 }
 
 /// Decodes each `BYTES` of `bytes` into the next `LEN` of `out`. The caller has checked that the lengths agree.
+///
+/// Compiled once for every instruction set that this processor may have: the same plain code, so the same bits, in
+/// wider registers.
 #[inline(always)]
 pub(crate) fn decode_blocks<const BYTES: usize, const LEN: usize>(
     bytes: &[u8],
     out: &mut [f32],
     decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
 ) {
-    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        decode(block, out);
-    }
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                decode(block, out);
+            }
+        },
+    );
 }
 
 /// Encodes each `LEN` of `values` into the next `BYTES` of `out`. `importance` is one row long and serves every row.

@@ -3,6 +3,7 @@
 use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
+use crate::dot::Kernels;
 use crate::math::exp;
 
 /// What the rule reads, one entry a token: all of one call.
@@ -23,7 +24,7 @@ pub(crate) struct DeltaInputs<'a> {
 ///
 /// `state` is `[Hv, K, V]`, kept in f64 between calls. Sums over K run in order for every V, so that neither
 /// threads (which split heads) nor the split of tokens over calls changes a bit. Returns `o`, `[T, Hv, V]`, unrounded.
-pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64]) -> Array3<f64> {
+pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64], kernels: Kernels) -> Array3<f64> {
     let (tokens, heads, value_dim) = inputs.v.dim();
     let (_, key_heads, key_dim) = inputs.k.dim();
     let mut by_head = Array3::zeros((heads, tokens, value_dim)); // [Hv, T, V]
@@ -34,29 +35,45 @@ pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64]) -> Array3<
         for t in 0..tokens {
             let (k, q, v) =
                 (head(&inputs.k, t, key_head), head(&inputs.q, t, key_head), head(&inputs.v, t, h));
-            let decay = exp(inputs.g[[t, h]]);
-            let beta = inputs.beta[[t, h]];
-            d.fill(0.0);
-            for (s, k) in s.chunks_exact_mut(value_dim).zip(k) {
-                for (s, d) in s.iter_mut().zip(&mut d) {
-                    *s *= decay;
-                    *d += *s * k;
-                }
-            }
-            for (d, v) in d.iter_mut().zip(v) {
-                *d = beta * (v - *d);
-            }
+            let (decay, beta) = (exp(inputs.g[[t, h]]), inputs.beta[[t, h]]);
             let mut o = out.row_mut(t);
             let o = o.as_slice_mut().expect("rows of a fresh array are contiguous");
-            for (s, (k, q)) in s.chunks_exact_mut(value_dim).zip(k.iter().zip(q)) {
-                for ((s, d), o) in s.iter_mut().zip(&d).zip(o.iter_mut()) {
-                    *s += k * d;
-                    *o += *s * q;
-                }
-            }
+            kernels.vectorize(
+                #[inline(always)]
+                || {
+                    recall(s, k, decay, &mut d);
+                    for (d, v) in d.iter_mut().zip(v) {
+                        *d = beta * (v - *d);
+                    }
+                    write(s, k, &d, q, o);
+                },
+            );
         }
     });
     by_head.permuted_axes([1, 0, 2]).as_standard_layout().into_owned()
+}
+
+/// `S ← S·decay`, and then `out = Sᵀk`.
+#[inline(always)]
+fn recall(s: &mut [f64], k: &[f64], decay: f64, out: &mut [f64]) {
+    out.fill(0.0);
+    for (s, k) in s.chunks_exact_mut(out.len()).zip(k) {
+        for (s, out) in s.iter_mut().zip(out.iter_mut()) {
+            *s *= decay;
+            *out += *s * k;
+        }
+    }
+}
+
+/// `S ← S + k dᵀ`, and then `out = Sᵀq`, added to zeros.
+#[inline(always)]
+fn write(s: &mut [f64], k: &[f64], d: &[f64], q: &[f64], out: &mut [f64]) {
+    for (s, (k, q)) in s.chunks_exact_mut(d.len()).zip(k.iter().zip(q)) {
+        for ((s, d), out) in s.iter_mut().zip(d).zip(out.iter_mut()) {
+            *s += k * d;
+            *out += *s * q;
+        }
+    }
 }
 
 /// One head of one token.

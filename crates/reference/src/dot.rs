@@ -151,6 +151,18 @@ impl Kernels {
         }
     }
 
+    /// Runs plain code as compiled for this instruction set: wider registers for loops over independent elements, and
+    /// so the same bits.
+    pub(crate) fn vectorize(self, work: impl FnOnce()) {
+        match self.0 {
+            Isa::Scalar => work(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(v3) => v3.vectorize(work),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(v4) => v4.vectorize(work),
+        }
+    }
+
     /// Runs `work` as compiled for this instruction set, with the tile that its registers hold. `exact`: the product
     /// of any weight and any activation is exact in f64.
     pub(crate) fn run(self, work: impl Tiled, exact: bool) {

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::forward::{Logits, Model};
 use crate::points::Points;
 
-/// Tokens whose logits are held at a time: 32 rows of a 248,320-word vocabulary are 64 MB.
-const HEAD_TOKENS: usize = 32;
+/// Tokens whose logits are held at a time: 128 rows of a 248,320-word vocabulary are 254 MB.
+const HEAD_TOKENS: usize = 128;
 
 impl Model<'_> {
     /// Rows of the embedding: `[T] → [T, D]`.

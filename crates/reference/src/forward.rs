@@ -112,7 +112,7 @@ impl Model<'_> {
         ops.each_head(&mut q, |_, q| l2_norm(q, 1.0 / (kd as f64).sqrt())); // [T, Hk, K]
         ops.each_head(&mut k, |_, k| l2_norm(k, 1.0)); // [T, Hk, K]
         let inputs = DeltaInputs { q: q.view(), k: k.view(), v: v.view(), g: g.view(), beta: beta.view() };
-        let o = ops.round(delta_rule(&inputs, &mut state.recurrent)); // [T, Hv, V]
+        let o = ops.round(delta_rule(&inputs, &mut state.recurrent, ops.kernels)); // [T, Hv, V]
         let mut o = at.rows("linear_attn.core_attn_out", o)?; // [T, Hv, V]
         at.state("linear_attn.recurrent_state", &[hv, kd, vd], || {
             state.recurrent.iter().map(|&s| ops.precision.round(s)).collect()

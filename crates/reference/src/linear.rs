@@ -1,7 +1,9 @@
 //! A matrix times many tokens.
 
+use std::ops::Range;
+
 use model::Matrix;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use pulp::Simd;
 use rayon::prelude::*;
 
@@ -27,16 +29,19 @@ pub(crate) fn linear(
 ) -> Array2<f64> {
     let (tokens, features) = (x.nrows(), w.rows());
     assert_eq!(x.ncols(), w.cols(), "activations and matrix agree on the input width");
+    debug_assert!(
+        precision == Precision::F64 || x.iter().all(|&v| precision.round(v).to_bits() == v.to_bits())
+    );
     let x = Packed::new(x, kernels.tile_tokens());
     let exact = precision == Precision::F32;
-    let mut by_row = vec![0.0; features * tokens]; // [N, T]
-    by_row.par_chunks_mut((TASK_ROWS * tokens).max(1)).enumerate().for_each_init(
+    let mut y = Array2::zeros((tokens, features));
+    y.axis_chunks_iter_mut(Axis(1), TASK_ROWS).into_par_iter().enumerate().for_each_init(
         Buffers::default,
         |buffers, (task, out)| {
             kernels.run(Product { x: &x, w, first_row: task * TASK_ROWS, out, precision, buffers }, exact);
         },
     );
-    Array2::from_shape_fn((tokens, features), |(t, n)| by_row[n * tokens + t])
+    y
 }
 
 /// Working space of a thread, kept from task to task.
@@ -60,23 +65,28 @@ impl Packed {
     fn new(x: ArrayView2<'_, f64>, tile: usize) -> Packed {
         let (tokens, depth) = (x.nrows(), x.ncols().div_ceil(LANES));
         let mut lanes = vec![[0.0; LANES]; tokens * depth];
-        let whole = tokens / tile * tile;
-        for (t, token) in x.outer_iter().enumerate() {
-            let (start, width, place) = if t < whole { (t / tile * tile, tile, t % tile) } else { (t, 1, 0) };
-            for (i, value) in token.iter().enumerate() {
-                lanes[start * depth + i / LANES * width + place][i % LANES] = *value;
-            }
-        }
+        lanes.par_chunks_mut((tile * depth).max(1)).zip(x.axis_chunks_iter(Axis(0), tile)).for_each(
+            |(lanes, x)| {
+                let together = x.nrows() == tile;
+                for (t, token) in x.outer_iter().enumerate() {
+                    let token = token.to_slice().expect("rows of activations are contiguous");
+                    let (start, width) = if together { (t, tile) } else { (t * depth, 1) };
+                    for (lane, values) in lanes[start..].iter_mut().step_by(width).zip(token.chunks(LANES)) {
+                        lane[..values.len()].copy_from_slice(values);
+                    }
+                }
+            },
+        );
         Packed { lanes, tokens, depth }
     }
 }
 
-/// Rows `first_row..` of the product, `out` being `[rows, T]`.
+/// Rows `first_row..` of the matrix times all tokens: `out` is `[T, rows]`.
 struct Product<'a> {
     x: &'a Packed,
     w: &'a Matrix<'a>,
     first_row: usize,
-    out: &'a mut [f64],
+    out: ArrayViewMut2<'a, f64>,
     precision: Precision,
     buffers: &'a mut Buffers,
 }
@@ -87,37 +97,51 @@ impl Tiled for Product<'_> {
         let Packed { ref lanes, tokens, depth } = *self.x;
         let (tiles, rest) = lanes.split_at(tokens / T * T * depth);
         if tiles.is_empty() {
-            // Too few tokens to share a row's loads: rows stay as they are.
-            self.pack_rows(1);
-            for (i, x) in rest.chunks_exact(depth).enumerate() {
-                self.tokens::<S, P, 1, 1, FUSED>(simd, x.as_chunks().0, i);
+            // Too few tokens to share what is loaded: a row is used as soon as it is widened.
+            for row in 0..self.out.ncols() {
+                self.pack_rows::<1>(row..row + 1);
+                for (t, x) in rest.chunks_exact(depth).enumerate() {
+                    self.tokens::<S, P, 1, 1, FUSED>(simd, row..row + 1, x.as_chunks().0, t);
+                }
             }
             return;
         }
-        self.pack_rows(R);
+        let rows = 0..self.out.ncols();
+        self.pack_rows::<R>(rows.clone());
         for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
-            self.tokens::<S, P, R, T, FUSED>(simd, x.as_chunks().0, i * T);
+            self.tokens::<S, P, R, T, FUSED>(simd, rows.clone(), x.as_chunks().0, i * T);
         }
         for (i, x) in rest.chunks_exact(depth).enumerate() {
-            self.tokens::<S, P, R, 1, FUSED>(simd, x.as_chunks().0, tokens / T * T + i);
+            self.tokens::<S, P, R, 1, FUSED>(simd, rows.clone(), x.as_chunks().0, tokens / T * T + i);
         }
     }
 }
 
 impl Product<'_> {
-    /// All rows of this task times `T` tokens from `first` on.
+    /// The packed `rows` times `T` tokens from `first` on.
     #[inline(always)]
     fn tokens<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
         &mut self,
         simd: S,
+        rows: Range<usize>,
         x: &[[Lane; T]],
         first: usize,
     ) {
-        let tokens = self.x.tokens;
-        let rows = self.out.len() / tokens;
         let depth = self.x.depth;
         let packed = self.buffers.packed.as_chunks::<R>().0;
-        let mut lanes = vec![[[[0.0; LANES]; T]; R]; packed.len() / depth];
+        let store = |out: &mut ArrayViewMut2<'_, f64>, group: usize, lanes: &[[Lane; T]; R]| {
+            for (row, lanes) in (rows.start + group * R..rows.end).zip(lanes) {
+                for (t, lane) in lanes.iter().enumerate() {
+                    out[[first + t, row]] = self.precision.round(reduce(lane));
+                }
+            }
+        };
+        if rows.len() <= R {
+            let mut lanes = [[[0.0; LANES]; T]; R];
+            tile::<S, P, R, T, FUSED>(simd, packed, x, &mut lanes);
+            return store(&mut self.out, 0, &lanes);
+        }
+        let mut lanes = vec![[[[0.0; LANES]; T]; R]; rows.len().div_ceil(R)];
         for start in (0..depth).step_by(BLOCK) {
             let end = depth.min(start + BLOCK);
             for (w, lanes) in packed.chunks_exact(depth).zip(&mut lanes) {
@@ -125,33 +149,32 @@ impl Product<'_> {
             }
         }
         for (group, lanes) in lanes.iter().enumerate() {
-            for (row, lanes) in (group * R..rows).zip(lanes) {
-                for (t, lane) in lanes.iter().enumerate() {
-                    self.out[row * tokens + first + t] = self.precision.round(reduce(lane));
-                }
-            }
+            store(&mut self.out, group, lanes);
         }
     }
 
-    /// This task's rows, widened to f64 and interleaved by groups of `group`; what fills up the last group belongs to
-    /// no row, and its sums go nowhere.
+    /// Rows of this task, widened to f64 and interleaved by groups of `R`; what fills up the last group belongs to no
+    /// row, and its sums go nowhere.
     #[inline(always)]
-    fn pack_rows(&mut self, group: usize) {
+    fn pack_rows<const R: usize>(&mut self, rows: Range<usize>) {
         let depth = self.x.depth;
-        let rows = self.out.len() / self.x.tokens;
         let Buffers { scratch, narrow, wide, packed } = &mut *self.buffers;
-        packed.resize(rows.div_ceil(group) * group * depth, [0.0; LANES]);
-        narrow.clear();
+        packed.resize(rows.len().div_ceil(R) * R * depth, [0.0; LANES]);
         narrow.resize(depth * LANES, 0.0);
-        wide.resize(depth, [0.0; LANES]);
-        for r in 0..rows {
-            self.w.row(self.first_row + r, &mut narrow[..self.w.cols()], scratch);
-            wide.as_flattened_mut()
+        narrow[self.w.cols()..].fill(0.0);
+        wide.resize(if R == 1 { 0 } else { depth }, [0.0; LANES]);
+        for (r, row) in rows.enumerate() {
+            self.w.row(self.first_row + row, &mut narrow[..self.w.cols()], scratch);
+            // Two steps where rows are interleaved: compilers make one of both into a scatter, which is slower.
+            let flat = if R == 1 { &mut packed[r * depth..][..depth] } else { &mut wide[..] };
+            flat.as_flattened_mut()
                 .iter_mut()
                 .zip(narrow.iter())
                 .for_each(|(wide, &narrow)| *wide = narrow.into());
-            let lanes = packed[r / group * group * depth + r % group..].iter_mut().step_by(group);
-            lanes.zip(wide.iter()).for_each(|(lane, wide)| *lane = *wide);
+            if R > 1 {
+                let lanes = packed[r / R * R * depth..].as_chunks_mut::<R>().0;
+                lanes.iter_mut().zip(wide.iter()).for_each(|(lanes, wide)| lanes[r % R] = *wide);
+            }
         }
     }
 }
