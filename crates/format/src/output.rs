@@ -1,0 +1,225 @@
+//! A file that is being written: declared whole, filled tensor by tensor, there all at once or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use crate::Error;
+use crate::name_index::NameIndex;
+
+/// Bytes gathered before they are handed to the system.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// What to do about a file that is there already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Leave it alone and fail.
+    Refuse,
+    /// Put the new one in its place once that is complete.
+    Replace,
+}
+
+/// What is wrong with the bytes that a writer was given.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteDefect {
+    /// Bytes for a tensor that was never declared.
+    #[error("tensor {tensor:?} was not declared")]
+    Undeclared {
+        /// The tensor.
+        tensor: String,
+    },
+    /// More bytes than were declared.
+    #[error("tensor {tensor:?}: declared {declared} bytes, {written} are written and {more} more were given")]
+    TooLong {
+        /// The tensor.
+        tensor: String,
+        /// Bytes that dtype and shape need.
+        declared: u64,
+        /// Bytes written so far.
+        written: u64,
+        /// Bytes given now.
+        more: u64,
+    },
+    /// Fewer bytes than were declared, when the file was to be finished.
+    #[error("tensor {tensor:?}: declared {declared} bytes, only {written} were written")]
+    Incomplete {
+        /// The tensor.
+        tensor: String,
+        /// Bytes that dtype and shape need.
+        declared: u64,
+        /// Bytes that were written.
+        written: u64,
+    },
+    /// The system refused an earlier write, and what it had taken by then is not known.
+    #[error("an earlier write failed")]
+    Broken,
+}
+
+/// A place for a tensor in a file to be.
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    /// Bytes from the start of the file.
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+}
+
+/// A temporary sibling of the file to be: written to in any order, renamed when complete, removed when dropped.
+pub(crate) struct Output {
+    path: PathBuf,
+    existing: Existing,
+    temporary: TempPath,
+    /// Open while it is written to, with the position it is at.
+    open: Option<(BufWriter<File>, u64)>,
+    slots: Vec<Slot>,
+    /// Bytes of each slot that are there.
+    written: Vec<u64>,
+    index: NameIndex,
+    /// Whether a write has failed.
+    broken: bool,
+}
+
+impl Output {
+    /// Starts a file of `len` bytes that begins with `header`; what no slot covers stays zero.
+    ///
+    /// Slots have names of their own and do not overlap.
+    pub(crate) fn create(
+        path: &Path,
+        existing: Existing,
+        header: &[u8],
+        slots: Vec<Slot>,
+        len: u64,
+    ) -> Result<Output, Error> {
+        if existing == Existing::Refuse && path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: path.to_path_buf() });
+        }
+        let io = |action| move |source| Error::Io { path: path.to_path_buf(), action, source };
+        let (file, temporary) =
+            create_sibling(path).map_err(io("create a temporary file beside it"))?.into_parts();
+        file.set_len(len).map_err(io("size"))?;
+        let mut index = NameIndex::default();
+        for (i, slot) in slots.iter().enumerate() {
+            let fresh = index.insert(slot.name.as_bytes(), i, |i| slots[i].name.as_bytes());
+            debug_assert!(fresh.is_ok(), "{:?} is declared twice", slot.name);
+        }
+        let written = vec![0; slots.len()];
+        let open = Some((BufWriter::with_capacity(BUFFER_BYTES, file), 0));
+        let path = path.to_path_buf();
+        let mut output = Output { path, existing, temporary, open, slots, written, index, broken: false };
+        output.write_at(0, header)?;
+        Ok(output)
+    }
+
+    /// Appends to what a tensor has so far.
+    pub(crate) fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), Error> {
+        let Some(i) = self.position(tensor) else {
+            return Err(self.refuse(WriteDefect::Undeclared { tensor: tensor.to_owned() }));
+        };
+        let (slot, written, more) = (&self.slots[i], self.written[i], bytes.len() as u64);
+        if more > slot.size - written {
+            let declared = slot.size;
+            return Err(self.refuse(WriteDefect::TooLong {
+                tensor: tensor.to_owned(),
+                declared,
+                written,
+                more,
+            }));
+        }
+        self.write_at(slot.start + written, bytes)?;
+        self.written[i] += more;
+        Ok(())
+    }
+
+    /// Whether a tensor was declared.
+    pub(crate) fn holds(&self, tensor: &str) -> bool {
+        self.position(tensor).is_some()
+    }
+
+    /// Hands everything to the system and lets go of the file; writing opens it again.
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        match self.open.take() {
+            Some((mut file, _)) => file.flush().map_err(|e| self.failed(e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that every tensor is complete; the file can then only fail to be put in place.
+    pub(crate) fn complete(&mut self) -> Result<(), Error> {
+        if self.broken {
+            return Err(self.refuse(WriteDefect::Broken));
+        }
+        for (slot, &written) in self.slots.iter().zip(&self.written) {
+            if written != slot.size {
+                let (tensor, declared) = (slot.name.clone(), slot.size);
+                return Err(self.refuse(WriteDefect::Incomplete { tensor, declared, written }));
+            }
+        }
+        self.close()
+    }
+
+    /// Gives a complete file its name, and returns it.
+    pub(crate) fn put_in_place(self) -> Result<PathBuf, Error> {
+        let Output { path, existing, temporary, .. } = self;
+        let placed = match existing {
+            Existing::Refuse => temporary.persist_noclobber(&path),
+            Existing::Replace => temporary.persist(&path),
+        };
+        match placed.map_err(|e| e.error) {
+            Ok(()) => Ok(path),
+            Err(e) if existing == Existing::Refuse && e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::Exists { path })
+            }
+            Err(source) => Err(Error::Io { path, action: "move the finished file there", source }),
+        }
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let mut write = || {
+            let (mut file, position) = match self.open.take() {
+                Some(open) => open,
+                None => {
+                    let file = OpenOptions::new().write(true).open(&self.temporary)?;
+                    (BufWriter::with_capacity(BUFFER_BYTES, file), 0)
+                }
+            };
+            if position != at {
+                file.seek(SeekFrom::Start(at))?;
+            }
+            file.write_all(bytes)?;
+            self.open = Some((file, at + bytes.len() as u64));
+            Ok(())
+        };
+        write().map_err(|e| self.failed(e))
+    }
+
+    fn position(&self, tensor: &str) -> Option<usize> {
+        self.index.find(tensor.as_bytes(), |i| self.slots[i].name.as_bytes())
+    }
+
+    fn refuse(&self, defect: WriteDefect) -> Error {
+        Error::Write { path: self.path.clone(), defect }
+    }
+
+    fn failed(&mut self, source: io::Error) -> Error {
+        self.broken = true;
+        Error::Io { path: self.path.clone(), action: "write", source }
+    }
+}
+
+/// A file beside the one to be, so that the rename stays in one file system, with the permissions of a new file.
+fn create_sibling(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".etalon-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
+    }
+    builder.tempfile_in(dir)
+}

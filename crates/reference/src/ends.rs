@@ -1,0 +1,56 @@
+//! The two ends of the model: tokens to embeddings, hidden states to logits.
+
+use ndarray::{Array1, Array2, Axis, Slice};
+
+use crate::error::Error;
+use crate::forward::{Logits, Model};
+use crate::points::Points;
+
+/// Tokens whose logits are held at a time: 32 rows of a 248,320-word vocabulary are 64 MB.
+const HEAD_TOKENS: usize = 32;
+
+impl Model<'_> {
+    /// Rows of the embedding: `[T] → [T, D]`.
+    pub(crate) fn embed(&self, tokens: &[u32]) -> Result<Array2<f64>, Error> {
+        let table = &self.weights.embed_tokens;
+        if tokens.is_empty() {
+            return Err(Error::Empty);
+        }
+        let mut x = Array2::zeros((tokens.len(), table.cols()));
+        let (mut row, mut scratch) = (vec![0f32; table.cols()], Vec::new());
+        for (position, (&token, mut x)) in tokens.iter().zip(x.outer_iter_mut()).enumerate() {
+            if token as usize >= table.rows() {
+                return Err(Error::Token { position, token, vocab_size: table.rows() });
+            }
+            table.row(token as usize, &mut row, &mut scratch);
+            x.iter_mut().zip(&row).for_each(|(x, &w)| *x = f64::from(w));
+        }
+        Ok(x)
+    }
+
+    /// `[T, D] → [vocab]` of the last token; those of all tokens go to the tap if it wants them. With
+    /// [`Logits::Last`] the tap gets `[1, vocab]`, each call's replacing the one before.
+    pub(crate) fn head(
+        &self,
+        h: &Array2<f64>,
+        logits: Logits,
+        points: &mut Points,
+    ) -> Result<Array1<f64>, Error> {
+        let head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
+        let tokens = h.nrows();
+        let all = logits == Logits::All && points.wants("lm_head");
+        let mut last = Array1::zeros(0);
+        let first = if all { 0 } else { tokens - 1 };
+        for start in (first..tokens).step_by(HEAD_TOKENS) {
+            let end = tokens.min(start + HEAD_TOKENS);
+            let h = h.slice_axis(Axis(0), Slice::from(start..end)).to_owned();
+            let y = self.ops.linear(&h, head); // [≤ HEAD_TOKENS, vocab]
+            match logits {
+                Logits::All => points.record_rows("lm_head", &y)?,
+                Logits::Last => points.state("lm_head", &[1, y.ncols()], || y.iter().copied().collect())?,
+            }
+            last = y.row(y.nrows() - 1).to_owned();
+        }
+        Ok(last)
+    }
+}
