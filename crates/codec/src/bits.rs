@@ -27,3 +27,23 @@ pub(crate) fn pack_pairs(codes: &[u8]) -> [u8; 64] {
         (0..4).fold(0, |byte, pair| byte | (codes[first + 32 * pair] & 3) << (2 * pair))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nibbles_come_low_halves_first() {
+        assert_eq!(nibbles::<2, 4>(&[0x21, 0x43]), [1, 3, 2, 4]);
+        assert_eq!(pack_nibbles::<2, 4>(&[1, 3, 2, 4]), [0x21, 0x43]);
+    }
+
+    #[test]
+    fn pairs_stride_by_32() {
+        let mut codes = [0; 256];
+        (codes[1], codes[33], codes[65], codes[97], codes[128]) = (1, 2, 3, 1, 2);
+        let packed = pack_pairs(&codes);
+        assert_eq!((packed[1], packed[32]), (0b01_11_10_01, 2));
+        assert_eq!(packed.iter().filter(|&&byte| byte != 0).count(), 2);
+    }
+}

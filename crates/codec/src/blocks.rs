@@ -47,21 +47,31 @@ pub(crate) fn encode_blocks<const BYTES: usize, const LEN: usize>(
     out: &mut [u8],
     encode: impl Fn(&[f32; LEN], Option<Weights<'_, LEN>>, &mut [u8; BYTES]),
 ) {
-    let mut out = out.as_chunks_mut().0.iter_mut();
-    match importance {
-        None => {
-            for (block, out) in values.as_chunks().0.iter().zip(out) {
-                encode(block, None, out);
-            }
+    if let Some(importance) = importance {
+        encode_blocks_by_importance(values, importance, out, |values, weights, out| {
+            encode(values, Some(weights), out);
+        });
+    } else {
+        for (block, out) in values.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+            encode(block, None, out);
         }
-        Some(importance) => {
-            for row in values.chunks_exact(importance.len()) {
-                let row_mean_square = sum_of_squares(row) / row.len() as f32;
-                let blocks = row.as_chunks().0.iter().zip(importance.as_chunks().0);
-                for ((block, importance), out) in blocks.zip(&mut out) {
-                    encode(block, Some(Weights { importance, row_mean_square }), out);
-                }
-            }
+    }
+}
+
+/// The same for encoders that cannot do without.
+#[inline(always)]
+pub(crate) fn encode_blocks_by_importance<const BYTES: usize, const LEN: usize>(
+    values: &[f32],
+    importance: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(&[f32; LEN], Weights<'_, LEN>, &mut [u8; BYTES]),
+) {
+    let mut out = out.as_chunks_mut().0.iter_mut();
+    for row in values.chunks_exact(importance.len().max(1)) {
+        let row_mean_square = sum_of_squares(row) / row.len() as f32;
+        let blocks = row.as_chunks().0.iter().zip(importance.as_chunks().0);
+        for ((block, importance), out) in blocks.zip(&mut out) {
+            encode(block, Weights { importance, row_mean_square }, out);
         }
     }
 }

@@ -141,7 +141,7 @@ impl Encoding {
 
     /// Whether [`encode`](Encoding::encode) refuses to make this encoding without importance weights.
     pub fn needs_importance(self) -> bool {
-        matches!(self.row().encode, Encode::Blocks { needs_importance: true, .. })
+        matches!(self.row().encode, Encode::BlocksByImportance(_))
     }
 
     /// Encodes whole blocks, with the bytes of ggml 0.25.3. `out` must be exactly the encoding of `values.len()` values.
@@ -165,18 +165,28 @@ impl Encoding {
                 index,
                 value: values[index],
             }),
-            Encode::Blocks { needs_importance, encode } => {
-                if let Some(index) = values.iter().position(|x| !x.is_finite()) {
-                    return Err(EncodeError::NotFinite { encoding, index, value: values[index] });
-                }
-                match importance {
-                    Some(importance) => self.check_importance(values.len(), importance)?,
-                    None if needs_importance => return Err(EncodeError::ImportanceRequired { encoding }),
-                    None => {}
+            Encode::Blocks(encode) => {
+                self.check_finite(values)?;
+                if let Some(importance) = importance {
+                    self.check_importance(values.len(), importance)?;
                 }
                 encode(values, importance, out);
                 self.check_scales(out)
             }
+            Encode::BlocksByImportance(encode) => {
+                self.check_finite(values)?;
+                let importance = importance.ok_or(EncodeError::ImportanceRequired { encoding })?;
+                self.check_importance(values.len(), importance)?;
+                encode(values, importance, out);
+                self.check_scales(out)
+            }
+        }
+    }
+
+    fn check_finite(self, values: &[f32]) -> Result<(), EncodeError> {
+        match values.iter().position(|x| !x.is_finite()) {
+            Some(index) => Err(EncodeError::NotFinite { encoding: self, index, value: values[index] }),
+            None => Ok(()),
         }
     }
 

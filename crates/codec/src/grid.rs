@@ -4,17 +4,17 @@
 //! coordinate its own level.
 
 /// Points of eight two-bit coordinates (of which only 0, 1, 2 occur).
-pub(crate) const IQ1: [[u8; 8]; 2048] = unpack::<2048, 8, 2>(include_bytes!("grid/iq1.bin"));
+pub(crate) static IQ1: [[u8; 8]; 2048] = unpack::<2048, 8, 2>(include_bytes!("grid/iq1.bin"));
 /// Points of eight two-bit coordinates (of which only 0, 1, 2 occur).
-pub(crate) const IQ2_XXS: [[u8; 8]; 256] = unpack::<256, 8, 2>(include_bytes!("grid/iq2_xxs.bin"));
+pub(crate) static IQ2_XXS: [[u8; 8]; 256] = unpack::<256, 8, 2>(include_bytes!("grid/iq2_xxs.bin"));
 /// Points of eight two-bit coordinates (of which only 0, 1, 2 occur).
-pub(crate) const IQ2_XS: [[u8; 8]; 512] = unpack::<512, 8, 2>(include_bytes!("grid/iq2_xs.bin"));
+pub(crate) static IQ2_XS: [[u8; 8]; 512] = unpack::<512, 8, 2>(include_bytes!("grid/iq2_xs.bin"));
 /// Points of eight two-bit coordinates (of which only 0, 1, 2 occur).
-pub(crate) const IQ2_S: [[u8; 8]; 1024] = unpack::<1024, 8, 2>(include_bytes!("grid/iq2_s.bin"));
+pub(crate) static IQ2_S: [[u8; 8]; 1024] = unpack::<1024, 8, 2>(include_bytes!("grid/iq2_s.bin"));
 /// Points of four three-bit coordinates.
-pub(crate) const IQ3_XXS: [[u8; 4]; 256] = unpack::<256, 4, 3>(include_bytes!("grid/iq3_xxs.bin"));
+pub(crate) static IQ3_XXS: [[u8; 4]; 256] = unpack::<256, 4, 3>(include_bytes!("grid/iq3_xxs.bin"));
 /// Points of four three-bit coordinates.
-pub(crate) const IQ3_S: [[u8; 4]; 512] = unpack::<512, 4, 3>(include_bytes!("grid/iq3_s.bin"));
+pub(crate) static IQ3_S: [[u8; 4]; 512] = unpack::<512, 4, 3>(include_bytes!("grid/iq3_s.bin"));
 
 const fn unpack<const POINTS: usize, const DIM: usize, const BITS: usize>(
     packed: &[u8],

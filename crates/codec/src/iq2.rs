@@ -1,8 +1,14 @@
 //! IQ2_XXS, IQ2_XS and IQ2_S: eight magnitudes at a time by a point of a grid, and their signs.
 
-use crate::blocks::fields;
-use crate::float16::scale;
+use std::array;
+use std::sync::LazyLock;
+
+use crate::arithmetic::{sum_of_squares, weigh};
+use crate::blocks::{Weights, fields, fields_mut};
+use crate::float16::{scale, store_scale};
 use crate::grid::{self, dequantize, even_signs, with_levels};
+use crate::lattice::{Again, Group, Lattice, Search, odd_multiples};
+use crate::search::ZERO;
 
 /// The magnitudes that a grid's coordinates stand for, near eight times 1, 3, 5.
 const LEVELS: [i8; 3] = [8, 25, 43];
@@ -62,5 +68,95 @@ pub(crate) fn decode_iq2_s(block: &[u8; 82], out: &mut [f32; 256]) {
             let point = usize::from(low[i]) | usize::from(high >> (2 * i) & 3) << 8;
             dequantize(steps[i / 2], &S[point], signs[i], out);
         }
+    }
+}
+
+static XXS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XXS, 3, 2));
+static XS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XS, 3, 2));
+static S_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_S, 3, 1));
+
+/// Nibbles of consecutive codes, the first one low.
+fn pack_scales(codes: &[u8; 16]) -> [u8; 8] {
+    array::from_fn(|i| codes[2 * i] | codes[2 * i + 1] << 4)
+}
+
+/// IQ2_XXS; needs importance.
+pub(crate) fn encode_iq2_xxs(values: &[f32; 256], weights: Weights<'_, 256>, block: &mut [u8; 66]) {
+    let search =
+        Search { even_signs: true, zero: ZERO, fits_first: true, trials: 6, by: 0.1, again: Again::All };
+    let power = sum_of_squares(values) / 256.0;
+    let fits: [Group<4, 4>; 8] = array::from_fn(|g| {
+        let x = &values.as_chunks::<32>().0[g];
+        search.group(&XXS_LATTICE, x, &weigh(x, weights.group(g), power))
+    });
+    *block = [0; 66];
+    let Some((unrounded, scales)) = odd_multiples(&fits.map(|fit| fit.scale), 31) else { return };
+    fields_mut!(block => d: 2, groups: 64);
+    store_scale(d, unrounded);
+    for ((group, fit), s) in groups.as_chunks_mut::<8>().0.iter_mut().zip(fits).zip(scales) {
+        fields_mut!(group => points: 4, signs_and_scale: 4);
+        *points = fit.points.map(|point| point as u8);
+        *signs_and_scale = join_signs_and_scale(fit.signs, s);
+    }
+}
+
+/// Four times seven signs, then four bits of scale.
+pub(crate) fn join_signs_and_scale(signs: [u8; 4], scale: u8) -> [u8; 4] {
+    let signs = signs.iter().rev().fold(0, |joined, &signs| joined << 7 | u32::from(signs));
+    (signs | u32::from(scale) << 28).to_le_bytes()
+}
+
+/// IQ2_XS; needs importance.
+pub(crate) fn encode_iq2_xs(values: &[f32; 256], weights: Weights<'_, 256>, block: &mut [u8; 74]) {
+    let search =
+        Search { even_signs: true, zero: ZERO, fits_first: false, trials: 9, by: 0.1, again: Again::OffGrid };
+    let power = sum_of_squares(values) / 256.0;
+    let fits: [Group<2, 2>; 16] = array::from_fn(|g| {
+        let x = &values.as_chunks::<16>().0[g];
+        search.group(&XS_LATTICE, x, &weigh(x, weights.group(g), power))
+    });
+    *block = [0; 74];
+    let Some((unrounded, codes)) = odd_multiples(&fits.map(|fit| fit.scale), 31) else { return };
+    fields_mut!(block => d: 2, points: 64, scales: 8);
+    store_scale(d, unrounded);
+    for (i, bytes) in points.as_chunks_mut().0.iter_mut().enumerate() {
+        let fit = &fits[i / 2];
+        *bytes = (fit.points[i % 2] | u16::from(fit.signs[i % 2]) << 9).to_le_bytes();
+    }
+    *scales = pack_scales(&codes);
+}
+
+/// IQ2_S. An unweighed value weighs its own square, and a bit for what surrounds it.
+pub(crate) fn encode_iq2_s(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 82]) {
+    let search = Search {
+        even_signs: false,
+        zero: 1e-8,
+        fits_first: false,
+        trials: 9,
+        by: 0.1,
+        again: Again::OffGrid,
+    };
+    let power = 2.0 * sum_of_squares(values) / 256.0;
+    let fits: [Group<2, 2>; 16] = array::from_fn(|g| {
+        let x = &values.as_chunks::<16>().0[g];
+        let weights = match weights {
+            None => x.map(|x| 0.25 * power + x * x),
+            Some(weights) => weigh(x, weights.group(g), power),
+        };
+        search.group(&S_LATTICE, x, &weights)
+    });
+    *block = [0; 82];
+    fields_mut!(block => d: 2, low: 32, signs: 32, high: 8, scales: 8);
+    for i in 0..32 {
+        let fit = &fits[i / 2];
+        let [point_low, point_high] = fit.points[i % 2].to_le_bytes();
+        low[i] = point_low;
+        high[i / 4] |= point_high << (2 * (i % 4));
+        signs[i] = fit.signs[i % 2];
+    }
+    if let Some((unrounded, codes)) = odd_multiples(&fits.map(|fit| fit.scale), 31) {
+        // The factor was found by trial: it lowers the error.
+        store_scale(d, unrounded * 0.9875);
+        *scales = pack_scales(&codes);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`Encoding`] names an encoding and does the work; its [`Row`] in the one table says where it is called what and how
 //! large a block is. Decoding is bit-equal to ggml 0.25.3, encoding byte-equal to it as compiled for baseline x86-64,
-//! where no multiply-add is fused. There is a file for each family of encodings, and none of them allocates.
+//! where no multiply-add is fused. There is a file for each family of encodings. The encoders are written to be read:
+//! faster ones are judged by them.
 #![forbid(unsafe_code)]
 
 mod arithmetic;
@@ -18,6 +19,7 @@ mod iq1;
 mod iq2;
 mod iq3;
 mod iq4;
+mod lattice;
 mod number;
 mod q1;
 mod q2_k;

@@ -123,3 +123,16 @@ fn move_single_codes(x: &[f32; 16]) -> Fit {
     }
     (if qq > 0.0 { xq / qq } else { 0.0 }, quants.map(|q| (q + 4) as u8))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_survive_packing() {
+        for shift in 0..64 {
+            let codes: [u8; 16] = array::from_fn(|g| (shift + 11 * g as u8) % 64);
+            assert_eq!(scales(&pack_scales(codes)), codes.map(|code| code as i8 - 32));
+        }
+    }
+}

@@ -102,3 +102,18 @@ pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, blo
     let codes = encode_groups(values, weights, &unweighed, [d, dmin], packed_scales);
     pack_low_bits(&codes, quants);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_and_mins_survive_packing() {
+        for shift in 0..64 {
+            let scales = array::from_fn(|g| ((shift + 9 * g) % 64) as u8);
+            let mins = array::from_fn(|g| ((5 * shift + 23 * g) % 64) as u8);
+            let unpacked = scales_and_mins(&pack_scales_and_mins(scales, mins));
+            assert_eq!(unpacked, array::from_fn(|g| (scales[g], mins[g])));
+        }
+    }
+}

@@ -188,3 +188,40 @@ pub(crate) fn nonnegative<const LEN: usize>(
     }
     (if qq > 0.0 { xq / qq } else { 0.0 }, codes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symmetric_finds_exact_multiples() {
+        let x: [f32; 16] = array::from_fn(|i| 0.25 * (i as f32 - 8.0));
+        let (scale, codes) = symmetric(&x, &[1.0; 16], 8);
+        assert_eq!(scale, 0.25);
+        assert_eq!(codes, array::from_fn(|i| i as u8));
+        assert_eq!(symmetric(&[1e-20; 16], &[1.0; 16], 8), (0.0, [0; 16]));
+    }
+
+    #[test]
+    fn affine_finds_exact_multiples_and_the_minimum() {
+        let x: [f32; 16] = array::from_fn(|i| 0.5 * i as f32 - 2.0);
+        let search =
+            AffineSearch { max_code: 15, from: -0.9, by: 0.05, times: 36, loss: |error| error * error };
+        let fit = affine(&x, &[1.0; 16], &search);
+        assert_eq!((fit.scale, fit.minimum), (0.5, 2.0));
+        assert_eq!(fit.codes, array::from_fn(|i| i as u8));
+        // Nothing above the lowest value, or above zero: the minimum is all there is.
+        let fit = affine(&[-3.0; 16], &[1.0; 16], &search);
+        assert_eq!((fit.scale, fit.minimum, fit.codes), (0.0, 3.0, [0; 16]));
+    }
+
+    #[test]
+    fn nonnegative_weighs() {
+        let x = [1.0, 2.0, 3.0, 4.0, 14.9, 15.0, 0.0, 0.0];
+        let mut weights = [1.0; 8];
+        assert_eq!(nonnegative(&x, &weights, 15).1, [1, 2, 3, 4, 15, 15, 0, 0]);
+        // What weighs nothing may be as wrong as it likes: the others are fitted exactly.
+        weights[4] = 0.0;
+        assert_eq!(nonnegative(&x, &weights, 15).0, 1.0);
+    }
+}

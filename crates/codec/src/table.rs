@@ -3,7 +3,7 @@
 //! A row's two numbers are the array lengths of its codec's `&[u8; bytes]` and `&[f32; values]`: the compiler holds
 //! the table and the codecs together.
 
-use crate::blocks::{decode_blocks, encode_blocks, encode_numbers};
+use crate::blocks::{decode_blocks, encode_blocks, encode_blocks_by_importance, encode_numbers};
 use crate::{
     Encoding, float16, fp4, fp8, iq1, iq2, iq3, iq4, number, q1, q2_k, q3_k, q4, q4_k, q5, q5_k, q6_k, q8,
     ternary,
@@ -37,8 +37,10 @@ pub(crate) enum Encode {
     Never,
     /// Each value by itself; the error is the index of the first one that the type does not hold.
     Numbers(fn(&[f32], &mut [u8]) -> Result<(), usize>),
-    /// Blocks of finite values.
-    Blocks { needs_importance: bool, encode: fn(&[f32], Option<&[f32]>, &mut [u8]) },
+    /// Blocks of finite values, with or without importance.
+    Blocks(fn(&[f32], Option<&[f32]>, &mut [u8])),
+    /// Blocks of finite values, with importance only.
+    BlocksByImportance(fn(&[f32], &[f32], &mut [u8])),
 }
 
 /// A row of the table:
@@ -63,18 +65,14 @@ macro_rules! row {
         Encode::Numbers(|values, out| encode_numbers::<$bytes>(values, out, $encode))
     };
     (@encode $len:literal $bytes:literal Blocks($encode:path)) => {
-        row!(@blocks $len $bytes $encode, false)
+        Encode::Blocks(|values, importance, out| {
+            encode_blocks::<$bytes, $len>(values, importance, out, $encode);
+        })
     };
     (@encode $len:literal $bytes:literal BlocksByImportance($encode:path)) => {
-        row!(@blocks $len $bytes $encode, true)
-    };
-    (@blocks $len:literal $bytes:literal $encode:path, $needs_importance:literal) => {
-        Encode::Blocks {
-            needs_importance: $needs_importance,
-            encode: |values, importance, out| {
-                encode_blocks::<$bytes, $len>(values, importance, out, $encode);
-            },
-        }
+        Encode::BlocksByImportance(|values, importance, out| {
+            encode_blocks_by_importance::<$bytes, $len>(values, importance, out, $encode);
+        })
     };
 }
 
@@ -108,13 +106,13 @@ pub(crate) static ROWS: [Row; 42] = [
     row!(Q5K    "Q5_K",    13, -,         256 in 176, q5_k::decode,           Blocks(q5_k::encode)),
     row!(Q6K    "Q6_K",    14, -,         256 in 210, q6_k::decode,           Blocks(q6_k::encode)),
     row!(Q8K    "Q8_K",    15, -,         256 in 292, q8::decode_q8_k,        Never),
-    row!(Iq1S   "IQ1_S",   19, -,         256 in 50,  iq1::decode_iq1_s,      Never),
-    row!(Iq1M   "IQ1_M",   29, -,         256 in 56,  iq1::decode_iq1_m,      Never),
-    row!(Iq2Xxs "IQ2_XXS", 16, -,         256 in 66,  iq2::decode_iq2_xxs,    Never),
-    row!(Iq2Xs  "IQ2_XS",  17, -,         256 in 74,  iq2::decode_iq2_xs,     Never),
-    row!(Iq2S   "IQ2_S",   22, -,         256 in 82,  iq2::decode_iq2_s,      Never),
-    row!(Iq3Xxs "IQ3_XXS", 18, -,         256 in 98,  iq3::decode_iq3_xxs,    Never),
-    row!(Iq3S   "IQ3_S",   21, -,         256 in 110, iq3::decode_iq3_s,      Never),
+    row!(Iq1S   "IQ1_S",   19, -,         256 in 50,  iq1::decode_iq1_s,      BlocksByImportance(iq1::encode_iq1_s)),
+    row!(Iq1M   "IQ1_M",   29, -,         256 in 56,  iq1::decode_iq1_m,      Blocks(iq1::encode_iq1_m)),
+    row!(Iq2Xxs "IQ2_XXS", 16, -,         256 in 66,  iq2::decode_iq2_xxs,    BlocksByImportance(iq2::encode_iq2_xxs)),
+    row!(Iq2Xs  "IQ2_XS",  17, -,         256 in 74,  iq2::decode_iq2_xs,     BlocksByImportance(iq2::encode_iq2_xs)),
+    row!(Iq2S   "IQ2_S",   22, -,         256 in 82,  iq2::decode_iq2_s,      Blocks(iq2::encode_iq2_s)),
+    row!(Iq3Xxs "IQ3_XXS", 18, -,         256 in 98,  iq3::decode_iq3_xxs,    Blocks(iq3::encode_iq3_xxs)),
+    row!(Iq3S   "IQ3_S",   21, -,         256 in 110, iq3::decode_iq3_s,      Blocks(iq3::encode_iq3_s)),
     row!(Iq4Nl  "IQ4_NL",  20, -,          32 in 18,  iq4::decode_iq4_nl,     Blocks(iq4::encode_iq4_nl)),
     row!(Iq4Xs  "IQ4_XS",  23, -,         256 in 136, iq4::decode_iq4_xs,     Blocks(iq4::encode_iq4_xs)),
     row!(Tq1_0  "TQ1_0",   34, -,         256 in 54,  ternary::decode_tq1_0,  Blocks(ternary::encode_tq1_0)),
