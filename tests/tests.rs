@@ -1,1 +1,12 @@
-//! Tests of the whole tool.
+//! Tests of the whole tool, most of them through its executable.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod bits;
+mod cli;
+mod etalon;
+mod floors;
+mod golden;
+mod mutant;
+mod mutations;
+mod pages;

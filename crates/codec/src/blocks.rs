@@ -1,13 +1,22 @@
 //! Walks slices block by block, so that a codec is written for one block of fixed size.
 
+use crate::arithmetic::sum_of_squares;
+
 /// What an encoder may know besides a block's values.
-#[expect(dead_code, reason = "the encoders that weigh come next")]
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a, const LEN: usize> {
     /// How much an error in each value matters.
     pub importance: &'a [f32; LEN],
     /// Mean of the squares of the whole row that the block lies in.
     pub row_mean_square: f32,
+}
+
+impl<const LEN: usize> Weights<'_, LEN> {
+    /// The importance of group `group` of `GROUP` values.
+    #[inline(always)]
+    pub fn group<const GROUP: usize>(&self, group: usize) -> &[f32; GROUP] {
+        &self.importance.as_chunks().0[group]
+    }
 }
 
 /// Decodes each `BYTES` of `bytes` into the next `LEN` of `out`. The caller has checked that the lengths agree.
@@ -60,11 +69,6 @@ pub(crate) fn encode_numbers<const BYTES: usize>(
         *out = encode(*value).ok_or(index)?;
     }
     Ok(())
-}
-
-/// Σ x², added in order.
-pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |sum, x| sum + x * x)
 }
 
 /// Cuts a block into its consecutive fields: `fields!(block => d: 2, quants: 32)` binds `d: &[u8; 2]` and

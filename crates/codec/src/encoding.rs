@@ -130,10 +130,7 @@ impl Encoding {
         if !self.lengths_agree(out.len(), bytes.len()) {
             return Err(DecodeError::Length { encoding: self, bytes: bytes.len(), values: out.len() });
         }
-        let Some(decode) = self.row().decode else {
-            return Err(DecodeError::NotDecodable { encoding: self });
-        };
-        decode(bytes, out);
+        (self.row().decode)(bytes, out);
         Ok(())
     }
 
@@ -201,9 +198,7 @@ impl Encoding {
         let mut decoded = [0.0; MAX_BLOCK_LEN];
         let decoded = &mut decoded[..row.block_len];
         for (block, bytes) in bytes.chunks_exact(row.block_bytes).enumerate() {
-            if let Some(decode) = row.decode {
-                decode(bytes, decoded);
-            }
+            (row.decode)(bytes, decoded);
             if !decoded.iter().all(|x| x.is_finite()) {
                 return Err(EncodeError::ScaleOverflow { encoding: self, index: block * row.block_len });
             }

@@ -31,12 +31,6 @@ pub enum DecodeError {
         /// Values asked for.
         values: usize,
     },
-    /// There is no decoder for it yet.
-    #[error("{encoding}: there is no decoder for it")]
-    NotDecodable {
-        /// The encoding asked for.
-        encoding: Encoding,
-    },
 }
 
 /// Why values were not encoded. The output's contents are then unspecified.

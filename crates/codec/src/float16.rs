@@ -33,6 +33,13 @@ pub(crate) fn f32_to_f16(value: f32) -> u16 {
     half::f16::from_f32(value).to_bits()
 }
 
+/// Stores the half nearest to `value` and returns what a decoder will find there.
+#[inline(always)]
+pub(crate) fn store_scale(bytes: &mut [u8; 2], value: f32) -> f32 {
+    *bytes = f32_to_f16(value).to_le_bytes();
+    scale(*bytes)
+}
+
 /// F16: one half.
 #[inline(always)]
 pub(crate) fn decode_f16(bytes: &[u8; 2], out: &mut [f32; 1]) {

@@ -5,15 +5,33 @@
 //! where no multiply-add is fused. There is a file for each family of encodings, and none of them allocates.
 #![forbid(unsafe_code)]
 
+mod arithmetic;
+mod bits;
 mod blocks;
 mod encoding;
 mod error;
 mod float16;
+mod fp4;
 mod fp8;
+mod grid;
+mod iq1;
+mod iq2;
+mod iq3;
+mod iq4;
 mod number;
+mod q1;
+mod q2_k;
+mod q3_k;
+mod q4;
+mod q4_k;
+mod q5;
+mod q5_k;
+mod q6_k;
 mod q8;
-mod rounding;
+mod search;
+mod super_block;
 mod table;
+mod ternary;
 
 pub use encoding::Encoding;
 pub use error::{DecodeError, EncodeError, UnknownId};

@@ -1,8 +1,8 @@
 //! Q8_0, Q8_1 and Q8_K: bytes times a scale.
 
+use crate::arithmetic::{extreme, reciprocal, truncate};
 use crate::blocks::{Weights, fields, fields_mut};
-use crate::float16::{f32_to_f16, scale};
-use crate::rounding::truncate;
+use crate::float16::{scale, store_scale};
 
 /// y = d·q.
 #[inline(always)]
@@ -37,10 +37,9 @@ pub(crate) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn encode_q8_0(values: &[f32; 32], _: Option<Weights<'_, 32>>, block: &mut [u8; 34]) {
     fields_mut!(block => d: 2, quants: 32);
-    let largest = values.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
-    let step = largest / 127.0;
-    let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-    *d = f32_to_f16(step).to_le_bytes();
+    let step = extreme(values).abs() / 127.0;
+    let inverse = reciprocal(step);
+    store_scale(d, step);
     for (q, x) in quants.iter_mut().zip(values) {
         *q = truncate((x * inverse).round()) as u8;
     }

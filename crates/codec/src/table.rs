@@ -4,7 +4,10 @@
 //! the table and the codecs together.
 
 use crate::blocks::{decode_blocks, encode_blocks, encode_numbers};
-use crate::{Encoding, float16, fp8, number, q8};
+use crate::{
+    Encoding, float16, fp4, fp8, iq1, iq2, iq3, iq4, number, q1, q2_k, q3_k, q4, q4_k, q5, q5_k, q6_k, q8,
+    ternary,
+};
 
 /// One encoding: what it is called where, how large a block is, and its codec.
 pub struct Row {
@@ -20,7 +23,7 @@ pub struct Row {
     pub block_len: usize,
     /// Bytes in a block.
     pub block_bytes: usize,
-    pub(crate) decode: Option<Decode>,
+    pub(crate) decode: Decode,
     pub(crate) encode: Encode,
 }
 
@@ -41,10 +44,7 @@ pub(crate) enum Encode {
 /// A row of the table:
 /// `row!(Variant "name", ggml id | -, safetensors dtype | -, values in bytes, decoder, Numbers(encoder) | …)`.
 macro_rules! row {
-    ($encoding:ident $name:literal, $id:tt, $dtype:tt, $len:literal in $bytes:literal, -, $($encode:tt)+) => {
-        Row { decode: None, ..row!($encoding $name, $id, $dtype, $len in $bytes, |_, _| {}, $($encode)+) }
-    };
-    ($encoding:ident $name:literal, $id:tt, $dtype:tt, $len:literal in $bytes:literal, $decode:expr, $($encode:tt)+) => {
+    ($encoding:ident $name:literal, $id:tt, $dtype:tt, $len:literal in $bytes:literal, $decode:path, $($encode:tt)+) => {
         Row {
             encoding: Encoding::$encoding,
             name: $name,
@@ -52,7 +52,7 @@ macro_rules! row {
             safetensors: row!(@option $dtype),
             block_len: $len,
             block_bytes: $bytes,
-            decode: Some(|bytes, out| decode_blocks::<$bytes, $len>(bytes, out, $decode)),
+            decode: |bytes, out| decode_blocks::<$bytes, $len>(bytes, out, $decode),
             encode: row!(@encode $len $bytes $($encode)+),
         }
     };
@@ -96,33 +96,33 @@ pub(crate) static ROWS: [Row; 42] = [
     row!(Bool   "BOOL",    -,  "BOOL",      1 in 1,   number::decode_bool,    Numbers(number::encode_bool)),
     row!(F8E4M3 "F8_E4M3", -,  "F8_E4M3",   1 in 1,   fp8::decode_e4m3,       Numbers(fp8::encode_e4m3)),
     row!(F8E5M2 "F8_E5M2", -,  "F8_E5M2",   1 in 1,   fp8::decode_e5m2,       Numbers(fp8::encode_e5m2)),
-    row!(Q4_0   "Q4_0",    2,  -,          32 in 18,  -,                      Never),
-    row!(Q4_1   "Q4_1",    3,  -,          32 in 20,  -,                      Never),
-    row!(Q5_0   "Q5_0",    6,  -,          32 in 22,  -,                      Never),
-    row!(Q5_1   "Q5_1",    7,  -,          32 in 24,  -,                      Never),
+    row!(Q4_0   "Q4_0",    2,  -,          32 in 18,  q4::decode_q4_0,        Blocks(q4::encode_q4_0)),
+    row!(Q4_1   "Q4_1",    3,  -,          32 in 20,  q4::decode_q4_1,        Blocks(q4::encode_q4_1)),
+    row!(Q5_0   "Q5_0",    6,  -,          32 in 22,  q5::decode_q5_0,        Blocks(q5::encode_q5_0)),
+    row!(Q5_1   "Q5_1",    7,  -,          32 in 24,  q5::decode_q5_1,        Blocks(q5::encode_q5_1)),
     row!(Q8_0   "Q8_0",    8,  -,          32 in 34,  q8::decode_q8_0,        Blocks(q8::encode_q8_0)),
     row!(Q8_1   "Q8_1",    9,  -,          32 in 40,  q8::decode_q8_1,        Never),
-    row!(Q2K    "Q2_K",    10, -,         256 in 84,  -,                      Never),
-    row!(Q3K    "Q3_K",    11, -,         256 in 110, -,                      Never),
-    row!(Q4K    "Q4_K",    12, -,         256 in 144, -,                      Never),
-    row!(Q5K    "Q5_K",    13, -,         256 in 176, -,                      Never),
-    row!(Q6K    "Q6_K",    14, -,         256 in 210, -,                      Never),
+    row!(Q2K    "Q2_K",    10, -,         256 in 84,  q2_k::decode,           Blocks(q2_k::encode)),
+    row!(Q3K    "Q3_K",    11, -,         256 in 110, q3_k::decode,           Blocks(q3_k::encode)),
+    row!(Q4K    "Q4_K",    12, -,         256 in 144, q4_k::decode,           Blocks(q4_k::encode)),
+    row!(Q5K    "Q5_K",    13, -,         256 in 176, q5_k::decode,           Blocks(q5_k::encode)),
+    row!(Q6K    "Q6_K",    14, -,         256 in 210, q6_k::decode,           Blocks(q6_k::encode)),
     row!(Q8K    "Q8_K",    15, -,         256 in 292, q8::decode_q8_k,        Never),
-    row!(Iq1S   "IQ1_S",   19, -,         256 in 50,  -,                      Never),
-    row!(Iq1M   "IQ1_M",   29, -,         256 in 56,  -,                      Never),
-    row!(Iq2Xxs "IQ2_XXS", 16, -,         256 in 66,  -,                      Never),
-    row!(Iq2Xs  "IQ2_XS",  17, -,         256 in 74,  -,                      Never),
-    row!(Iq2S   "IQ2_S",   22, -,         256 in 82,  -,                      Never),
-    row!(Iq3Xxs "IQ3_XXS", 18, -,         256 in 98,  -,                      Never),
-    row!(Iq3S   "IQ3_S",   21, -,         256 in 110, -,                      Never),
-    row!(Iq4Nl  "IQ4_NL",  20, -,          32 in 18,  -,                      Never),
-    row!(Iq4Xs  "IQ4_XS",  23, -,         256 in 136, -,                      Never),
-    row!(Tq1_0  "TQ1_0",   34, -,         256 in 54,  -,                      Never),
-    row!(Tq2_0  "TQ2_0",   35, -,         256 in 66,  -,                      Never),
-    row!(Mxfp4  "MXFP4",   39, -,          32 in 17,  -,                      Never),
-    row!(Nvfp4  "NVFP4",   40, -,          64 in 36,  -,                      Never),
-    row!(Q1_0   "Q1_0",    41, -,         128 in 18,  -,                      Never),
-    row!(Q2_0   "Q2_0",    42, -,          64 in 18,  -,                      Never),
+    row!(Iq1S   "IQ1_S",   19, -,         256 in 50,  iq1::decode_iq1_s,      Never),
+    row!(Iq1M   "IQ1_M",   29, -,         256 in 56,  iq1::decode_iq1_m,      Never),
+    row!(Iq2Xxs "IQ2_XXS", 16, -,         256 in 66,  iq2::decode_iq2_xxs,    Never),
+    row!(Iq2Xs  "IQ2_XS",  17, -,         256 in 74,  iq2::decode_iq2_xs,     Never),
+    row!(Iq2S   "IQ2_S",   22, -,         256 in 82,  iq2::decode_iq2_s,      Never),
+    row!(Iq3Xxs "IQ3_XXS", 18, -,         256 in 98,  iq3::decode_iq3_xxs,    Never),
+    row!(Iq3S   "IQ3_S",   21, -,         256 in 110, iq3::decode_iq3_s,      Never),
+    row!(Iq4Nl  "IQ4_NL",  20, -,          32 in 18,  iq4::decode_iq4_nl,     Blocks(iq4::encode_iq4_nl)),
+    row!(Iq4Xs  "IQ4_XS",  23, -,         256 in 136, iq4::decode_iq4_xs,     Blocks(iq4::encode_iq4_xs)),
+    row!(Tq1_0  "TQ1_0",   34, -,         256 in 54,  ternary::decode_tq1_0,  Blocks(ternary::encode_tq1_0)),
+    row!(Tq2_0  "TQ2_0",   35, -,         256 in 66,  ternary::decode_tq2_0,  Blocks(ternary::encode_tq2_0)),
+    row!(Mxfp4  "MXFP4",   39, -,          32 in 17,  fp4::decode_mxfp4,      Blocks(fp4::encode_mxfp4)),
+    row!(Nvfp4  "NVFP4",   40, -,          64 in 36,  fp4::decode_nvfp4,      Blocks(fp4::encode_nvfp4)),
+    row!(Q1_0   "Q1_0",    41, -,         128 in 18,  q1::decode_q1_0,        Blocks(q1::encode_q1_0)),
+    row!(Q2_0   "Q2_0",    42, -,          64 in 18,  q1::decode_q2_0,        Blocks(q1::encode_q2_0)),
 ];
 
 /// The encodings in the order of the rows, which is checked to be that of the enum.

@@ -185,7 +185,7 @@ impl Config {
                 self.num_hidden_layers
             )));
         }
-        if self.rotary_dim % 2 != 0 || self.rotary_dim > self.head_dim {
+        if !self.rotary_dim.is_multiple_of(2) || self.rotary_dim > self.head_dim {
             return Err(ConfigError::contradiction(format!(
                 "{} rotated dimensions: expected an even number of at most head_dim {}",
                 self.rotary_dim, self.head_dim

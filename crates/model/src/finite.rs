@@ -16,22 +16,17 @@ pub(crate) fn non_finite(source: &dyn TensorSource, tensors: &[&TensorInfo]) -> 
 
 fn first(bytes: &[u8], info: &TensorInfo) -> Option<NonFinite> {
     let (block_len, block_bytes) = (info.encoding.block_len(), info.encoding.block_bytes());
-    let chunk_bytes = CHUNK / block_len * block_bytes;
-    let mut values = vec![0f32; CHUNK];
-    // The largest chunk that can be suspicious is found by a look at the raw bits where that is cheap.
-    for (n, chunk) in bytes.chunks(chunk_bytes).enumerate() {
+    let find = |(n, chunk): (usize, &[u8])| {
+        // Plain numbers show it in their raw bits; only what is suspicious or in blocks is decoded.
         if raw_finite(chunk, info.encoding) == Some(true) {
-            continue;
+            return None;
         }
-        let values = &mut values[..chunk.len() / block_bytes * block_len];
-        if info.encoding.decode(chunk, values).is_err() {
-            return None; // a ragged tensor is misshapen, and was refused as such
-        }
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            return Some(NonFinite { name: info.name.clone(), index: n * CHUNK + i, value: values[i] });
-        }
-    }
-    None
+        let mut values = vec![0f32; chunk.len() / block_bytes * block_len];
+        info.encoding.decode(chunk, &mut values).ok()?; // a ragged tensor was refused as misshapen
+        let i = values.iter().position(|v| !v.is_finite())?;
+        Some(NonFinite { name: info.name.clone(), index: n * CHUNK + i, value: values[i] })
+    };
+    bytes.par_chunks(CHUNK / block_len * block_bytes).enumerate().find_map_first(find)
 }
 
 /// Whether every number's exponent is below the one of NaN and infinity; `None` for block encodings.
@@ -46,5 +41,26 @@ fn raw_finite(bytes: &[u8], encoding: Encoding) -> Option<bool> {
             fine & (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000 != 0x7f80_0000)
         })),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bits_tell_finite_from_not() {
+        for value in
+            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE / 2.0, -0.0, 1.0]
+        {
+            let fine = Some(value.is_finite());
+            assert_eq!(raw_finite(&value.to_le_bytes(), Encoding::F32), fine, "{value}");
+            // BF16 is the upper half of an f32; the largest f32 cut short stays finite.
+            assert_eq!(raw_finite(&value.to_le_bytes()[2..], Encoding::BF16), fine, "{value}");
+        }
+        for (half, fine) in [(0x7bffu16, true), (0x7c00, false), (0xfc01, false), (0x0001, true)] {
+            assert_eq!(raw_finite(&half.to_le_bytes(), Encoding::F16), Some(fine), "{half:x}");
+        }
+        assert_eq!(raw_finite(&[0; 34], Encoding::Q8_0), None);
     }
 }

@@ -245,7 +245,7 @@ impl Resolver<'_> {
 
     fn place(&mut self, place: Place, spec: &'static TensorSpec) {
         let forms = self.dialect.forms(spec);
-        let present: Vec<(&'static Stored, Vec<String>, Vec<Option<usize>>)> = forms
+        let present: Vec<_> = forms
             .iter()
             .map(|form| {
                 let names = self.names(spec, form, place);

@@ -1,8 +1,9 @@
 //! The inner product, whose bits depend on nothing but its inputs.
 //!
-//! Products go to eight lanes by index modulo 8; each lane adds its own in order, in f64, multiply and add rounded
-//! apart; a fixed tree adds the lanes. A product of two f32 is exact in f64. Every instruction set computes the
-//! same lanes with wider or narrower registers, and tiles only share loads: the bits are the same for all.
+//! Products go to eight lanes by index modulo 8; each lane adds its own in order, in f64; a fixed tree adds the lanes.
+//! Every instruction set computes the same lanes with wider or narrower registers, and tiles only share loads: the
+//! bits are the same for all. A product of two f32 is exact in f64, so that a fused multiply-add rounds as the two
+//! operations do: where both inputs are f32 and the processor has it, it is used.
 
 use pulp::{Simd, WithSimd};
 
@@ -34,39 +35,44 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     reduce(&lanes)
 }
 
-/// The lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once.
+/// Adds to the lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once.
 ///
 /// `w` and `x` interleave rows and tokens: `w[i][r]` is the `i`-th lane group of row `r`. `P` registers of `S` make
 /// eight lanes.
 #[inline(always)]
-pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize>(
+pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
     simd: S,
     w: &[[Lane; R]],
     x: &[[Lane; T]],
-) -> [[Lane; T]; R] {
-    let registers = |lane: &Lane| -> [S::f64s; P] {
-        let registers = S::as_simd_f64s(lane).0;
-        std::array::from_fn(|p| registers[p])
-    };
+    lanes: &mut [[Lane; T]; R],
+) {
     let mut sums = [[[simd.splat_f64s(0.0); P]; T]; R];
+    for (sums, lanes) in sums.iter_mut().zip(lanes.iter()) {
+        for (sum, lane) in sums.iter_mut().zip(lanes) {
+            sum.copy_from_slice(S::as_simd_f64s(lane).0);
+        }
+    }
+    // Plain loops: `array::map` and its kin are not inlined into code compiled for another instruction set.
     for (w, x) in w.iter().zip(x) {
-        let x = x.each_ref().map(registers);
-        for (sums, w) in sums.iter_mut().zip(w) {
-            let w = registers(w);
-            for (sum, x) in sums.iter_mut().zip(&x) {
+        for r in 0..R {
+            let w = S::as_simd_f64s(&w[r]).0;
+            for t in 0..T {
+                let x = S::as_simd_f64s(&x[t]).0;
                 for p in 0..P {
-                    sum[p] = simd.add_f64s(sum[p], simd.mul_f64s(w[p], x[p]));
+                    let sum = &mut sums[r][t][p];
+                    *sum = match FUSED {
+                        true => simd.mul_add_f64s(w[p], x[p], *sum),
+                        false => simd.add_f64s(*sum, simd.mul_f64s(w[p], x[p])),
+                    };
                 }
             }
         }
     }
-    let mut lanes = [[[0.0; LANES]; T]; R];
     for (lanes, sums) in lanes.iter_mut().zip(&sums) {
         for (lane, sum) in lanes.iter_mut().zip(sums) {
             S::as_mut_simd_f64s(lane).0.copy_from_slice(sum);
         }
     }
-    lanes
 }
 
 /// An instruction set that the tiles are compiled for.
@@ -83,19 +89,21 @@ enum Isa {
 }
 
 /// Work that is compiled once for every instruction set: `P` registers make eight lanes, a tile has `R` rows and
-/// up to `T` tokens.
+/// up to `T` tokens. `FUSED` if products are exact and the instruction set fuses multiply and add.
 pub(crate) trait Tiled {
-    fn run<S: Simd, const P: usize, const R: usize, const T: usize>(self, simd: S);
+    fn run<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(self, simd: S);
 }
 
-struct With<W, const P: usize, const R: usize, const T: usize>(W);
+struct With<W, const P: usize, const R: usize, const T: usize, const FUSED: bool>(W);
 
-impl<W: Tiled, const P: usize, const R: usize, const T: usize> WithSimd for With<W, P, R, T> {
+impl<W: Tiled, const P: usize, const R: usize, const T: usize, const FUSED: bool> WithSimd
+    for With<W, P, R, T, FUSED>
+{
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        self.0.run::<S, P, R, T>(simd)
+        self.0.run::<S, P, R, T, FUSED>(simd)
     }
 }
 
@@ -143,14 +151,19 @@ impl Kernels {
         }
     }
 
-    /// Runs `work` as compiled for this instruction set, with the tile that its registers hold.
-    pub(crate) fn run(self, work: impl Tiled) {
-        match self.0 {
-            Isa::Scalar => pulp::Scalar::new().vectorize(With::<_, 8, 1, 1>(work)),
+    /// Runs `work` as compiled for this instruction set, with the tile that its registers hold. `exact`: the product
+    /// of any weight and any activation is exact in f64.
+    pub(crate) fn run(self, work: impl Tiled, exact: bool) {
+        match (self.0, exact) {
+            (Isa::Scalar, _) => pulp::Scalar::new().vectorize(With::<_, 8, 1, 1, false>(work)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(v3) => Simd::vectorize(v3, With::<_, 2, 2, 3>(work)),
+            (Isa::Avx2(v3), true) => Simd::vectorize(v3, With::<_, 2, 2, 3, true>(work)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(v4) => Simd::vectorize(v4, With::<_, 1, 4, 6>(work)),
+            (Isa::Avx2(v3), false) => Simd::vectorize(v3, With::<_, 2, 2, 3, false>(work)),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512(v4), true) => Simd::vectorize(v4, With::<_, 1, 4, 6, true>(work)),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512(v4), false) => Simd::vectorize(v4, With::<_, 1, 4, 6, false>(work)),
         }
     }
 }

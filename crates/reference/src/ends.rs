@@ -43,9 +43,10 @@ impl Model<'_> {
         let first = if all { 0 } else { tokens - 1 };
         for start in (first..tokens).step_by(HEAD_TOKENS) {
             let end = tokens.min(start + HEAD_TOKENS);
-            let y = self.ops.linear(h.slice_axis(Axis(0), Slice::from(start..end)), head); // [≤ HEAD_TOKENS, vocab]
+            let h = h.slice_axis(Axis(0), Slice::from(start..end)).to_owned();
+            let y = self.ops.linear(&h, head); // [≤ HEAD_TOKENS, vocab]
             match logits {
-                Logits::All => points.tokens("lm_head", &y)?,
+                Logits::All => points.record_rows("lm_head", &y)?,
                 Logits::Last => points.state("lm_head", &[1, y.ncols()], || y.iter().copied().collect())?,
             }
             last = y.row(y.nrows() - 1).to_owned();

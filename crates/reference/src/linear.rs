@@ -12,6 +12,10 @@ use crate::precision::Precision;
 /// own cache holds while the tokens go by.
 const TASK_ROWS: usize = 32;
 
+/// Lane groups multiplied before the next group of rows takes its turn: so many of a tile of tokens are 24 KiB, which
+/// the first-level cache holds while all the rows of a task go by. The lanes go on where they stopped.
+const BLOCK: usize = 64;
+
 /// `y[t, n] = Σ_k x[t, k] · w[n, k]`, rounded: `[T, K] · [N, K]ᵀ → [T, N]`.
 ///
 /// Threads split rows of `w`, never a sum.
@@ -23,12 +27,25 @@ pub(crate) fn linear(
 ) -> Array2<f64> {
     let (tokens, features) = (x.nrows(), w.rows());
     assert_eq!(x.ncols(), w.cols(), "activations and matrix agree on the input width");
-    let packed = Packed::new(x, kernels.tile_tokens());
+    let x = Packed::new(x, kernels.tile_tokens());
+    let exact = precision == Precision::F32;
     let mut by_row = vec![0.0; features * tokens]; // [N, T]
-    by_row.par_chunks_mut((TASK_ROWS * tokens).max(1)).enumerate().for_each(|(task, out)| {
-        kernels.run(Product { x: &packed, w, first_row: task * TASK_ROWS, out, precision });
-    });
+    by_row.par_chunks_mut((TASK_ROWS * tokens).max(1)).enumerate().for_each_init(
+        Buffers::default,
+        |buffers, (task, out)| {
+            kernels.run(Product { x: &x, w, first_row: task * TASK_ROWS, out, precision, buffers }, exact);
+        },
+    );
     Array2::from_shape_fn((tokens, features), |(t, n)| by_row[n * tokens + t])
+}
+
+/// Working space of a thread, kept from task to task.
+#[derive(Default)]
+struct Buffers {
+    scratch: Vec<f32>,
+    narrow: Vec<f32>,
+    wide: Vec<Lane>,
+    packed: Vec<Lane>,
 }
 
 /// Activations, tokens interleaved for [`tile`]: whole tiles of tokens first, then those left over one by one. An
@@ -61,19 +78,28 @@ struct Product<'a> {
     first_row: usize,
     out: &'a mut [f64],
     precision: Precision,
+    buffers: &'a mut Buffers,
 }
 
 impl Tiled for Product<'_> {
     #[inline(always)]
-    fn run<S: Simd, const P: usize, const R: usize, const T: usize>(mut self, simd: S) {
+    fn run<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(mut self, simd: S) {
         let Packed { ref lanes, tokens, depth } = *self.x;
-        let w = self.pack_rows::<R>();
         let (tiles, rest) = lanes.split_at(tokens / T * T * depth);
+        if tiles.is_empty() {
+            // Too few tokens to share a row's loads: rows stay as they are.
+            self.pack_rows(1);
+            for (i, x) in rest.chunks_exact(depth).enumerate() {
+                self.tokens::<S, P, 1, 1, FUSED>(simd, x.as_chunks().0, i);
+            }
+            return;
+        }
+        self.pack_rows(R);
         for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
-            self.tokens::<S, P, R, T>(simd, &w, x.as_chunks().0, i * T);
+            self.tokens::<S, P, R, T, FUSED>(simd, x.as_chunks().0, i * T);
         }
         for (i, x) in rest.chunks_exact(depth).enumerate() {
-            self.tokens::<S, P, R, 1>(simd, &w, x.as_chunks().0, tokens / T * T + i);
+            self.tokens::<S, P, R, 1, FUSED>(simd, x.as_chunks().0, tokens / T * T + i);
         }
     }
 }
@@ -81,41 +107,52 @@ impl Tiled for Product<'_> {
 impl Product<'_> {
     /// All rows of this task times `T` tokens from `first` on.
     #[inline(always)]
-    fn tokens<S: Simd, const P: usize, const R: usize, const T: usize>(
+    fn tokens<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
         &mut self,
         simd: S,
-        w: &[[Lane; R]],
         x: &[[Lane; T]],
         first: usize,
     ) {
         let tokens = self.x.tokens;
         let rows = self.out.len() / tokens;
-        for (group, w) in w.chunks_exact(self.x.depth).enumerate() {
-            let sums = tile::<S, P, R, T>(simd, w, x);
-            for (row, sums) in (group * R..rows).zip(&sums) {
-                for (t, sum) in sums.iter().enumerate() {
-                    self.out[row * tokens + first + t] = self.precision.round(reduce(sum));
+        let depth = self.x.depth;
+        let packed = self.buffers.packed.as_chunks::<R>().0;
+        let mut lanes = vec![[[[0.0; LANES]; T]; R]; packed.len() / depth];
+        for start in (0..depth).step_by(BLOCK) {
+            let end = depth.min(start + BLOCK);
+            for (w, lanes) in packed.chunks_exact(depth).zip(&mut lanes) {
+                tile::<S, P, R, T, FUSED>(simd, &w[start..end], &x[start..end], lanes);
+            }
+        }
+        for (group, lanes) in lanes.iter().enumerate() {
+            for (row, lanes) in (group * R..rows).zip(lanes) {
+                for (t, lane) in lanes.iter().enumerate() {
+                    self.out[row * tokens + first + t] = self.precision.round(reduce(lane));
                 }
             }
         }
     }
 
-    /// This task's rows, widened to f64 and interleaved by groups of `R`; rows that fill up the last group are zero.
+    /// This task's rows, widened to f64 and interleaved by groups of `group`; what fills up the last group belongs to
+    /// no row, and its sums go nowhere.
     #[inline(always)]
-    fn pack_rows<const R: usize>(&self) -> Vec<[Lane; R]> {
+    fn pack_rows(&mut self, group: usize) {
         let depth = self.x.depth;
         let rows = self.out.len() / self.x.tokens;
-        let mut packed = vec![[[0.0; LANES]; R]; rows.div_ceil(R) * depth];
-        let mut row = vec![0f32; depth * LANES];
-        let mut scratch = Vec::new();
+        let Buffers { scratch, narrow, wide, packed } = &mut *self.buffers;
+        packed.resize(rows.div_ceil(group) * group * depth, [0.0; LANES]);
+        narrow.clear();
+        narrow.resize(depth * LANES, 0.0);
+        wide.resize(depth, [0.0; LANES]);
         for r in 0..rows {
-            self.w.row(self.first_row + r, &mut row[..self.w.cols()], &mut scratch);
-            for (group, values) in packed[r / R * depth..][..depth].iter_mut().zip(row.as_chunks::<LANES>().0)
-            {
-                group[r % R] = values.map(f64::from);
-            }
+            self.w.row(self.first_row + r, &mut narrow[..self.w.cols()], scratch);
+            wide.as_flattened_mut()
+                .iter_mut()
+                .zip(narrow.iter())
+                .for_each(|(wide, &narrow)| *wide = narrow.into());
+            let lanes = packed[r / group * group * depth + r % group..].iter_mut().step_by(group);
+            lanes.zip(wide.iter()).for_each(|(lane, wide)| *lane = *wide);
         }
-        packed
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use model::Matrix;
-use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, Dimension, Slice, Zip};
+use ndarray::{Array, Array1, Array2, Array3, ArrayView3, Axis, Dimension, Slice, Zip};
 use rayon::prelude::*;
 
 use crate::dot::{Kernels, dot};
@@ -19,13 +19,9 @@ pub(crate) struct Ops {
 }
 
 impl Ops {
-    pub(crate) fn precision(&self) -> Precision {
-        self.precision
-    }
-
     /// `[T, K] · [N, K]ᵀ → [T, N]`.
-    pub(crate) fn linear(&self, x: ArrayView2<'_, f64>, w: &Matrix<'_>) -> Array2<f64> {
-        linear(x, w, self.kernels, self.precision)
+    pub(crate) fn linear(&self, x: &Array2<f64>, w: &Matrix<'_>) -> Array2<f64> {
+        linear(x.view(), w, self.kernels, self.precision)
     }
 
     /// Rounds every element.

@@ -7,7 +7,7 @@ use trace::{Extent, Tap, TapError, ValuesRef, View};
 
 /// A tap, and the module path that the names offered to it begin with.
 pub(crate) struct Points<'t> {
-    pub tap: &'t mut dyn Tap,
+    tap: &'t mut dyn Tap,
     prefix: String,
 }
 
@@ -30,8 +30,18 @@ impl<'t> Points<'t> {
         self.tap.wants(&format!("{}{name}", self.prefix))
     }
 
-    /// One row a token.
-    pub(crate) fn tokens<D: Dimension>(
+    /// Records one row a token, and hands the rows on.
+    pub(crate) fn rows<D: Dimension>(
+        &mut self,
+        name: &str,
+        rows: Array<f64, D>,
+    ) -> Result<Array<f64, D>, TapError> {
+        self.record_rows(name, &rows)?;
+        Ok(rows)
+    }
+
+    /// Records one row a token.
+    pub(crate) fn record_rows<D: Dimension>(
         &mut self,
         name: &str,
         values: &Array<f64, D>,

@@ -47,6 +47,28 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// The two sides ran on other tokens; nothing else can be compared.
+    #[error("{}", tokens_differ(*position, *reference, *candidate))]
+    TokensDiffer {
+        /// The first position where they differ.
+        position: usize,
+        /// The reference's token there; `None` if it ends before.
+        reference: Option<i64>,
+        /// The candidate's token there; `None` if it ends before.
+        candidate: Option<i64>,
+    },
+    /// No point is on both sides.
+    #[error(
+        "nothing was compared: no point is in both traces (reference: {}; candidate: {})",
+        or_none(reference),
+        or_none(candidate)
+    )]
+    NothingCompared {
+        /// The first of the reference's points.
+        reference: String,
+        /// The first of the candidate's points.
+        candidate: String,
+    },
     /// The trace holds no such point.
     #[error("the trace holds no point `{name}`; it has {available} points")]
     NoSuchPoint {
@@ -61,6 +83,19 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
         Error::Io { action, path: path.to_owned(), source }
     }
+}
+
+fn tokens_differ(position: usize, reference: Option<i64>, candidate: Option<i64>) -> String {
+    let token = |token: Option<i64>| token.map_or("none".to_owned(), |t| t.to_string());
+    format!(
+        "the tokens differ at position {position}: the reference has {}, the candidate {}; record both on the same tokens",
+        token(reference),
+        token(candidate)
+    )
+}
+
+fn or_none(names: &str) -> &str {
+    if names.is_empty() { "none" } else { names }
 }
 
 /// A place in a file that an error speaks of.

@@ -78,6 +78,15 @@ impl<'a> ValuesRef<'a> {
         }
     }
 
+    /// The values as double precision; integers beyond 2⁵³ lose their last digits.
+    pub fn to_f64(self) -> Vec<f64> {
+        match self {
+            ValuesRef::F32(v) => v.iter().map(|&x| x.into()).collect(),
+            ValuesRef::F64(v) => v.to_vec(),
+            ValuesRef::I64(v) => v.iter().map(|&x| x as f64).collect(),
+        }
+    }
+
     /// A copy of the values.
     pub fn to_values(self) -> Values {
         match self {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::dtype::Dtype;
-use crate::entry::{Contents, Entry, Stretch};
+use crate::entry::{Contents, Entry, Reader, Stretch};
 use crate::error::Place;
 use crate::manifest::{Manifest, ManifestPoint};
 use crate::source::Source;
@@ -110,6 +110,14 @@ impl Trace {
     /// What the trace says about itself, if it has a manifest.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
+    }
+
+    /// Gives the values of a point from front to back, without holding them all.
+    pub(crate) fn reader(&self, name: &str) -> Result<Reader, Error> {
+        match self.data(name)? {
+            Data::Memory(tensor) => Ok(Reader::Held { values: tensor.values.clone(), at: 0 }),
+            Data::Stored(entry) => entry.reader(),
+        }
     }
 
     fn data(&self, name: &str) -> Result<&Data, Error> {

@@ -1,0 +1,178 @@
+//! Arguments that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use model::{Checkpoint, NonFinitePolicy};
+use trace::Limits;
+
+use crate::report::Only;
+
+/// Which checkpoint.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// A directory with config.json and safetensors, or a GGUF file (any part of a split one).
+    pub model: PathBuf,
+    /// Run weights that hold NaN or infinities instead of refusing them.
+    #[arg(long)]
+    allow_nonfinite: bool,
+}
+
+impl ModelArgs {
+    pub fn open(&self) -> anyhow::Result<Checkpoint> {
+        Ok(Checkpoint::open(&self.model, &format::Limits::default())?)
+    }
+
+    pub fn non_finite(&self) -> NonFinitePolicy {
+        if self.allow_nonfinite { NonFinitePolicy::Allow } else { NonFinitePolicy::Refuse }
+    }
+}
+
+/// To what activations are rounded between operations.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Precision {
+    /// The nearest f32.
+    F32,
+    /// Nothing is rounded.
+    F64,
+}
+
+impl From<Precision> for reference::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => reference::Precision::F32,
+            Precision::F64 => reference::Precision::F64,
+        }
+    }
+}
+
+/// What the model reads.
+#[derive(clap::Args)]
+#[group(required = false, multiple = false)]
+pub struct TextArgs {
+    /// Text, for the model's own tokenizer; special tokens in it are parsed.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// Text from a file, taken as it is.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// Token ids.
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
+    tokens: Option<Vec<u32>>,
+    /// Token ids from a file: numbers as text or a JSON list, or the tokens of a trace.
+    #[arg(long, value_name = "FILE")]
+    tokens_file: Option<PathBuf>,
+}
+
+impl TextArgs {
+    /// Whether there is any.
+    pub fn is_given(&self) -> bool {
+        self.prompt.is_some()
+            || self.prompt_file.is_some()
+            || self.tokens.is_some()
+            || self.tokens_file.is_some()
+    }
+
+    /// The token ids, for this model's tokenizer if there is text to encode.
+    pub fn read(&self, checkpoint: &Checkpoint) -> anyhow::Result<Vec<u32>> {
+        let tokens = if let Some(tokens) = &self.tokens {
+            tokens.clone()
+        } else if let Some(file) = &self.tokens_file {
+            tokens_of_file(file)?
+        } else if let Some(prompt) = &self.prompt {
+            checkpoint.tokenizer()?.encode(prompt)?
+        } else if let Some(file) = &self.prompt_file {
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            checkpoint.tokenizer()?.encode(&text)?
+        } else {
+            anyhow::bail!("nothing to run: give --prompt, --prompt-file, --tokens or --tokens-file")
+        };
+        anyhow::ensure!(!tokens.is_empty(), "the prompt is empty: a forward pass needs at least one token");
+        Ok(tokens)
+    }
+}
+
+fn tokens_of_file(file: &Path) -> anyhow::Result<Vec<u32>> {
+    if file.is_dir()
+        || ["npz", "safetensors", "npy"].iter().any(|e| file.extension().is_some_and(|x| x == *e))
+    {
+        let trace = trace::Trace::open(file)?;
+        let tokens = trace.tokens().with_context(|| format!("{}: a trace without tokens", file.display()))?;
+        return tokens
+            .iter()
+            .map(|&token| {
+                u32::try_from(token).with_context(|| format!("{}: no token id: {token}", file.display()))
+            })
+            .collect();
+    }
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    numbers(&text).with_context(|| format!("{}: expected token ids as text or a JSON list", file.display()))
+}
+
+/// Numbers with commas or white space between them, in brackets or not.
+fn numbers(text: &str) -> anyhow::Result<Vec<u32>> {
+    let text = text.trim();
+    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    inside
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse().with_context(|| format!("found {part:?}")))
+        .collect()
+}
+
+/// What is compared, and by which limits.
+#[derive(clap::Args)]
+pub struct JudgeArgs {
+    /// Compare only points of this name; * also crosses dots; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub points: Vec<String>,
+    /// The largest NMSE that points of this name may have; the last that matches holds; may be repeated.
+    #[arg(long = "limit", value_name = "GLOB=NMSE")]
+    entries: Vec<String>,
+    /// A file of such limits, one a line, that those of --limit win over.
+    #[arg(long = "limits", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Which points to list.
+    #[arg(long, value_enum, default_value = "all")]
+    pub only: Only,
+}
+
+impl JudgeArgs {
+    pub fn limits(&self) -> anyhow::Result<Limits> {
+        let mut entries = self.file.as_deref().map_or(Ok(Vec::new()), Limits::read_file)?;
+        for entry in &self.entries {
+            entries.push(Limits::parse_entry(entry)?);
+        }
+        Ok(Limits::new(entries)?)
+    }
+}
+
+/// A number of threads that can be started.
+pub fn threads(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1024;
+    match text.parse() {
+        Ok(threads) if (1..=MOST).contains(&threads) => Ok(threads),
+        _ => Err(format!("expected a number from 1 to {MOST}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_files_are_lists_of_numbers() {
+        for text in ["1,2,3", "[1, 2, 3]\n", "1 2\n3\n", " [1,\n 2, 3] "] {
+            assert_eq!(numbers(text).unwrap(), [1, 2, 3], "{text}");
+        }
+        assert!(numbers("").unwrap().is_empty());
+        for (text, found) in
+            [("1, x", "\"x\""), ("-1", "\"-1\""), ("4294967296", "\"4294967296\""), ("{}", "\"{}\"")]
+        {
+            let error = numbers(text).unwrap_err().to_string();
+            assert!(error.contains(found), "{error}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! One file a command: its arguments, whose comments are the help, and one call of the library.
+
+mod compare;
+mod dump;
+mod inspect;
+mod mock;
+mod verify;
+
+use std::rc::Rc;
+
+use crate::render::Style;
+use crate::report::Only;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    Dump(dump::Args),
+    Verify(verify::Args),
+    Compare(compare::Args),
+    Inspect(inspect::Args),
+    Mock(mock::Args),
+}
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        match self {
+            Command::Dump(args) => args.run(),
+            Command::Verify(args) => args.run(),
+            Command::Compare(args) => args.run(),
+            Command::Inspect(args) => args.run(),
+            Command::Mock(args) => args.run(),
+        }
+    }
+}
+
+/// What a command found, to be printed in one of two forms.
+pub struct Outcome {
+    text: Box<dyn Fn(&Style) -> String>,
+    json: Box<dyn Fn() -> serde_json::Result<String>>,
+    failed: bool,
+}
+
+impl Outcome {
+    /// All is well.
+    fn fine<R: serde::Serialize + 'static>(report: R, text: fn(&R, &Style) -> String) -> Outcome {
+        Outcome::new(report, false, text)
+    }
+
+    /// A comparison, passed or failed.
+    fn judged(report: trace::Report, only: Only) -> Outcome {
+        let failed = !report.passed;
+        Outcome::new(report, failed, move |report, style| crate::report::text(report, only, style))
+    }
+
+    fn new<R: serde::Serialize + 'static>(
+        report: R,
+        failed: bool,
+        text: impl Fn(&R, &Style) -> String + 'static,
+    ) -> Outcome {
+        let report = Rc::new(report);
+        let shared = Rc::clone(&report);
+        Outcome {
+            text: Box::new(move |style| text(&shared, style)),
+            json: Box::new(move || serde_json::to_string_pretty(&*report)),
+            failed,
+        }
+    }
+
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    pub fn text(&self, style: &Style) -> String {
+        (self.text)(style)
+    }
+
+    pub fn json(&self) -> serde_json::Result<String> {
+        (self.json)().map(|text| text + "\n")
+    }
+}

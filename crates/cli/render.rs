@@ -1,0 +1,139 @@
+//! How things look: colours, tables, progress.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Colours, or none.
+pub struct Style {
+    colour: bool,
+}
+
+impl Style {
+    /// Colours on a terminal, unless `NO_COLOR` is set.
+    pub fn of_stdout() -> Style {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Style { colour: std::io::stdout().is_terminal() && !refused && !dumb }
+    }
+
+    pub fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub fn dim(&self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub fn red(&self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    pub fn green(&self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Rows of columns as wide as their widest entry.
+pub struct Table {
+    columns: &'static [Column],
+    rows: Vec<Vec<String>>,
+}
+
+/// Where entries stand in their column.
+pub enum Column {
+    Left(&'static str),
+    Right(&'static str),
+}
+
+impl Table {
+    pub fn new(columns: &'static [Column]) -> Table {
+        Table { columns, rows: Vec::new() }
+    }
+
+    /// Adds a row of as many entries as there are columns.
+    pub fn row<const N: usize>(&mut self, entries: [String; N]) {
+        assert_eq!(N, self.columns.len());
+        self.rows.push(entries.into());
+    }
+
+    /// The lines, the heading first, none with spaces at its end.
+    pub fn lines(&self) -> Vec<String> {
+        let heading: Vec<String> = self.columns.iter().map(|c| c.heading().to_owned()).collect();
+        let rows = || std::iter::once(&heading).chain(&self.rows);
+        let width = |at: usize| rows().map(|row| row[at].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let entries =
+                row.iter().zip(&widths).zip(self.columns).map(|((entry, &width), column)| match column {
+                    Column::Left(_) => format!("{entry:<width$}"),
+                    Column::Right(_) => format!("{entry:>width$}"),
+                });
+            entries.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        rows().map(line).collect()
+    }
+}
+
+impl Column {
+    fn heading(&self) -> &'static str {
+        match self {
+            Column::Left(heading) | Column::Right(heading) => heading,
+        }
+    }
+}
+
+/// Progress on standard error, if that is a terminal; gone when dropped.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    pub fn new() -> Bar {
+        Bar(ProgressBar::no_length())
+    }
+}
+
+impl eval::Progress for Bar {
+    fn begin(&self, what: &str, total: u64) {
+        let template =
+            if total == 0 { "{spinner} {msg}  {elapsed}" } else { "{msg} [{bar:30}] {percent}%  {eta} left" };
+        self.0.set_style(ProgressStyle::with_template(template).expect("a template of known keys"));
+        self.0.set_message(what.to_owned());
+        self.0.reset();
+        self.0.set_length(total);
+        self.0.enable_steady_tick(Duration::from_millis(250));
+    }
+
+    fn reached(&self, done: u64) {
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_without_spaces() {
+        let mut table = Table::new(&[Column::Left("name"), Column::Right("size"), Column::Left("")]);
+        table.row(["ä".into(), "10".into(), "x".into()]);
+        table.row(["long name".into(), "1".into(), String::new()]);
+        assert_eq!(table.lines(), ["name       size", "ä            10  x", "long name     1"]);
+    }
+
+    #[test]
+    fn no_colour_is_no_escape() {
+        assert_eq!(Style { colour: false }.red("x"), "x");
+        assert_eq!(Style { colour: true }.red("x"), "\x1b[31mx\x1b[0m");
+    }
+}

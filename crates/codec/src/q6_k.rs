@@ -1,0 +1,62 @@
+//! Q6_K: sixteen groups of sixteen six-bit values; each group's scale is an eight-bit multiple of the super-block's.
+
+use std::array;
+
+use crate::arithmetic::{extreme, nearest};
+use crate::blocks::{Weights, fields, fields_mut};
+use crate::float16::{scale, store_scale};
+use crate::search::{ZERO, symmetric};
+use crate::super_block::symmetric_codes;
+
+/// Low nibbles, upper two bits, i8 scales × 16, f16 d. y = d·s·(q − 32).
+#[inline(always)]
+pub(crate) fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
+    fields!(block => low: 128, high: 64, scales: 16, d: 2);
+    let d = scale(*d);
+    let (low, high) = (low.as_chunks::<16>().0, high.as_chunks::<16>().0);
+    for (group, (out, s)) in out.as_chunks_mut::<16>().0.iter_mut().zip(scales).enumerate() {
+        let step = d * f32::from(s.cast_signed());
+        // Each half of the super-block: four quarters of 32 values, the nibbles of quarters 0 and 2 in the first 32
+        // bytes, those of 1 and 3 in the next; the upper bits of all four in 32 bytes.
+        let (half, quarter, side) = (group / 8, group / 2 % 4, group % 2);
+        let low = &low[4 * half + 2 * (quarter % 2) + side];
+        for (y, (low, high)) in out.iter_mut().zip(low.iter().zip(high[2 * half + side])) {
+            let q = low >> (4 * (quarter / 2)) & 15 | (high >> (2 * quarter) & 3) << 4;
+            *y = step * (f32::from(q) - 32.0);
+        }
+    }
+}
+
+/// Rounds each group to multiples of its own best scale, those to multiples of the super-block's, and the values again
+/// to what came out. An unweighed value weighs its own square.
+pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 210]) {
+    let groups = values.as_chunks::<16>().0;
+    let fits: [_; 16] = array::from_fn(|g| match weights {
+        None => symmetric(&groups[g], &groups[g].map(|x| x * x), 32),
+        Some(weights) => symmetric(&groups[g], weights.group(g), 32),
+    });
+    let extreme = extreme(&fits.map(|(scale, _)| scale));
+    if extreme.abs() < ZERO {
+        *block = [0; 210];
+        return;
+    }
+    fields_mut!(block => low: 128, high: 64, scales: 16, d: 2);
+    let inverse = -128.0 / extreme;
+    let d = store_scale(d, 1.0 / inverse);
+    let mut codes = fits.map(|(_, codes)| codes);
+    for (g, codes) in codes.iter_mut().enumerate() {
+        let s = nearest(inverse * fits[g].0).min(127) as i8;
+        scales[g] = s.cast_unsigned();
+        symmetric_codes(&groups[g], d * f32::from(s), 32, codes);
+    }
+    // The inverse of what the decoder says about halves and quarters.
+    let codes = codes.as_flattened();
+    *low = array::from_fn(|i| {
+        let first = i / 64 * 128 + i % 64;
+        codes[first] & 15 | codes[first + 64] << 4
+    });
+    *high = array::from_fn(|i| {
+        let first = i / 32 * 128 + i % 32;
+        (0..4).fold(0, |byte, quarter| byte | codes[first + 32 * quarter] >> 4 << (2 * quarter))
+    });
+}

@@ -1,0 +1,99 @@
+//! A directory that is being written: there whole, or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use format::Existing;
+use tempfile::{Builder, TempDir};
+
+use crate::error::Error;
+
+/// A temporary sibling of the directory to be, renamed when complete, removed when dropped.
+pub struct Directory {
+    path: PathBuf,
+    existing: Existing,
+    temporary: TempDir,
+}
+
+impl Directory {
+    /// Starts what will be `path`.
+    ///
+    /// # Errors
+    /// Something is there and is not to be replaced, or is no checkpoint; or the system refuses.
+    pub fn create(path: &Path, existing: Existing) -> Result<Directory, Error> {
+        check(path, existing)?;
+        let temporary = sibling(path)?;
+        Ok(Directory { path: path.to_owned(), existing, temporary })
+    }
+
+    /// Where to write until it is complete.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Writes a small file into it.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let io = |source| Error::Io { path: self.path.join(name), action: "write", source };
+        fs::write(self.path().join(name), bytes).map_err(io)
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// Something else has come to be there meanwhile, or the system refuses; the old directory is then still there.
+    pub fn finish(self) -> Result<(), Error> {
+        let Directory { path, existing, temporary } = self;
+        check(&path, existing)?;
+        let io = |source| Error::Io { path: path.clone(), action: "move the finished directory to", source };
+        if path.symlink_metadata().is_ok() {
+            // A directory cannot be renamed over a full one: the old one steps aside first, and back on failure.
+            let aside = sibling(&path)?;
+            let old = aside.path().join("replaced");
+            fs::rename(&path, &old).map_err(io)?;
+            if let Err(error) = fs::rename(temporary.path(), &path) {
+                fs::rename(&old, &path).map_err(io)?;
+                return Err(io(error));
+            }
+        } else {
+            fs::rename(temporary.path(), &path).map_err(io)?;
+        }
+        // It has moved; there is nothing left to remove.
+        let _ = temporary.keep();
+        Ok(())
+    }
+}
+
+/// Whether something may be put at `path`: replacing takes whole directories away, so only checkpoints and empty ones.
+fn check(path: &Path, existing: Existing) -> Result<(), Error> {
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    if existing == Existing::Refuse {
+        return Err(Error::Exists { path: path.to_owned() });
+    }
+    let empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if empty || path.join("config.json").is_file() {
+        return Ok(());
+    }
+    Err(Error::NotACheckpoint { path: path.to_owned() })
+}
+
+fn sibling(path: &Path) -> Result<TempDir, Error> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = Builder::new();
+    builder.prefix(".etalon-").suffix(".part");
+    // Temporary directories are private by default, but this one becomes what was asked for: the umask decides.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        action: "create a temporary directory beside it",
+        source,
+    })
+}

@@ -1,0 +1,164 @@
+//! One way of holding one weight: where its canonical rows lie in the tensors of a file, and as what values.
+
+use model::layout::{Stored, TensorSpec};
+use model::{Config, Dim, Step, Tiling};
+
+/// How a file's values stand to canonical ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// As they are.
+    Plain,
+    /// `v − 1`: a norm's gain in HF's offset form.
+    LessOne,
+    /// `ln(−v)`: a decay rate as `A_log`.
+    LogOfNegative,
+}
+
+impl Held {
+    /// Takes values from this form to another: in f64, rounded once. Between like forms nothing is touched.
+    pub fn convert(self, to: Held, values: &mut [f32]) {
+        if self == to {
+            return;
+        }
+        for value in values {
+            let held = f64::from(*value);
+            let canonical = match self {
+                Held::Plain => held,
+                Held::LessOne => held + 1.0,
+                Held::LogOfNegative => -libm::exp(held),
+            };
+            *value = match to {
+                Held::Plain => canonical,
+                Held::LessOne => canonical - 1.0,
+                Held::LogOfNegative => libm::log(-canonical),
+            } as f32;
+        }
+    }
+}
+
+/// Which tensor, or which part of one, holds a weight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holder {
+    /// A tensor of its own.
+    Alone,
+    /// One half of the `2 · inner` rows that an expert has in a packed tensor.
+    Half { half: usize, inner: usize },
+    /// One tensor an expert, of `inner` rows each.
+    Experts { inner: usize },
+}
+
+/// A form of a row of the layout map in a model of known sizes: the steps of the map, read in both directions.
+///
+/// A weight is seen as rows of columns. Its last axis are the columns, those before it the rows; a vector has rows of
+/// one column, so that tiling moves rows there, too.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Form {
+    rows: usize,
+    cols: usize,
+    holder: Holder,
+    row_tiling: Option<Tiling>,
+    col_tiling: Option<Tiling>,
+    held: Held,
+}
+
+impl Form {
+    /// The form `stored` of the weight `spec`.
+    pub fn new(spec: &TensorSpec, stored: &Stored, config: &Config) -> Form {
+        let sizes: Vec<usize> = spec.axes.iter().map(|dim| dim.size(config)).collect();
+        let (rows, cols) = match sizes.as_slice() {
+            [rows] => (*rows, 1),
+            [outer @ .., cols] => (outer.iter().product(), *cols),
+            [] => (1, 1),
+        };
+        let inner = sizes.get(1).copied().unwrap_or(1);
+        let mut form =
+            Form { rows, cols, holder: Holder::Alone, row_tiling: None, col_tiling: None, held: Held::Plain };
+        for step in stored.steps {
+            match *step {
+                Step::AddOne => form.held = Held::LessOne,
+                Step::NegExp => form.held = Held::LogOfNegative,
+                Step::DropAxis(_) => {}
+                Step::Untile { axis: 0, head, skip } => form.row_tiling = Tiling::new(head, skip, config),
+                Step::Untile { head, skip, .. } => form.col_tiling = Tiling::new(head, skip, config),
+                Step::Half(half) => form.holder = Holder::Half { half, inner },
+                Step::StackExperts => form.holder = Holder::Experts { inner },
+            }
+        }
+        form
+    }
+
+    /// Canonical rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// As what values the weight is held.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// How many tensors hold the weight: one, or one an expert.
+    pub fn tensors(&self, config: &Config) -> usize {
+        match self.holder {
+            Holder::Experts { .. } => Dim::Experts.size(config),
+            Holder::Alone | Holder::Half { .. } => 1,
+        }
+    }
+
+    /// Where canonical row `row` lies: in which of the weight's tensors, at which row of that.
+    pub fn stored(&self, row: usize) -> (usize, usize) {
+        let row = self.row_tiling.map_or(row, |tiling| tiling.stored(row));
+        match self.holder {
+            Holder::Alone => (0, row),
+            Holder::Half { half, inner } => (0, (row / inner * 2 + half) * inner + row % inner),
+            Holder::Experts { inner } => (row / inner, row % inner),
+        }
+    }
+
+    /// Which canonical row lies at `row` of tensor `tensor`; `None` if another weight's does, in a packed tensor.
+    pub fn canonical(&self, tensor: usize, row: usize) -> Option<usize> {
+        let row = match self.holder {
+            Holder::Alone => row,
+            Holder::Half { half, inner } => {
+                let (part, within) = (row / inner, row % inner);
+                if part % 2 != half {
+                    return None;
+                }
+                part / 2 * inner + within
+            }
+            Holder::Experts { inner } => tensor * inner + row,
+        };
+        Some(self.row_tiling.map_or(row, |tiling| tiling.canonical(row)))
+    }
+
+    /// Puts the columns of a stored row in canonical order. `scratch` is working space, of any length.
+    pub fn columns_to_canonical(&self, row: &mut [f32], scratch: &mut Vec<f32>) {
+        self.permute_columns(row, scratch, Tiling::stored);
+    }
+
+    /// Puts the columns of a canonical row in the order they are stored in.
+    pub fn columns_to_stored(&self, row: &mut [f32], scratch: &mut Vec<f32>) {
+        self.permute_columns(row, scratch, Tiling::canonical);
+    }
+
+    /// Column `i` comes from where `from` says that it was; heads move as a whole.
+    fn permute_columns(
+        &self,
+        row: &mut [f32],
+        scratch: &mut Vec<f32>,
+        from: impl Fn(&Tiling, usize) -> usize,
+    ) {
+        let Some(tiling) = self.col_tiling else { return };
+        scratch.clear();
+        scratch.extend_from_slice(row);
+        let run = tiling.run();
+        for (head, to) in row.chunks_exact_mut(run).enumerate() {
+            to.copy_from_slice(&scratch[from(&tiling, head * run)..][..run]);
+        }
+    }
+}

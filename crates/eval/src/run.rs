@@ -1,0 +1,112 @@
+//! Runs the reference over a text.
+
+use model::{Checkpoint, NonFinitePolicy};
+use reference::{Kernels, Logits, Model, Precision, State};
+use trace::{Tap, TapError, View};
+
+use crate::{Error, Progress, Silent, Split};
+
+/// How a pass is run. Only the precision changes the result; the rest changes no bit of it.
+#[derive(Clone)]
+pub struct Run<'a> {
+    /// To what activations are rounded.
+    pub precision: Precision,
+    /// Instruction set of the inner products.
+    pub kernels: Kernels,
+    /// Threads; as many as the processor has if not said.
+    pub threads: Option<usize>,
+    /// Over how many calls.
+    pub split: Split,
+    /// Of which tokens a tap that wants `lm_head` gets logits.
+    pub logits: Logits,
+    /// What to do about NaN and infinities among the weights.
+    pub non_finite: NonFinitePolicy,
+    /// Hears how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+impl Default for Run<'_> {
+    fn default() -> Self {
+        Run {
+            precision: Precision::F32,
+            kernels: Kernels::detect(),
+            threads: None,
+            split: Split::Bounded,
+            logits: Logits::All,
+            non_finite: NonFinitePolicy::Refuse,
+            progress: &Silent,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// The threads it will use.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+/// Runs `tokens` from an empty state and returns the last token's logits, `[vocab]`.
+///
+/// # Errors
+/// No tokens, a token outside the vocabulary, a split that does not cover the text, weights that are not finite, or a
+/// tap that fails.
+pub fn run(
+    checkpoint: &Checkpoint,
+    tokens: &[u32],
+    how: &Run<'_>,
+    tap: &mut (dyn Tap + Send),
+) -> Result<Vec<f64>, Error> {
+    let config = checkpoint.config();
+    if tokens.is_empty() {
+        return Err(reference::Error::Empty.into());
+    }
+    // All of them before any work: a call of its own would count positions from its start.
+    if let Some(position) = tokens.iter().position(|&token| token as usize >= config.vocab_size) {
+        let (token, vocab_size) = (tokens[position], config.vocab_size);
+        return Err(reference::Error::Token { position, token, vocab_size }.into());
+    }
+    let calls = how.split.calls(tokens.len())?;
+    let threads = how.threads();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Error::Threads { threads, why: e.to_string() })?;
+    pool.install(|| {
+        how.progress.begin("reading weights", 0);
+        let weights = checkpoint.weights(how.non_finite)?;
+        let model = Model::new(config, weights, how.precision).with_kernels(how.kernels);
+        let mut state = State::new(config);
+        let layers = config.num_hidden_layers as u64;
+        how.progress.begin("running", layers * calls.len() as u64);
+        let mut logits = Vec::new();
+        for (n, call) in calls.iter().enumerate() {
+            let mut tap = Watched { tap: &mut *tap, before: n as u64 * layers, progress: how.progress };
+            logits = model.forward(&tokens[call.clone()], &mut state, how.logits, &mut tap)?.to_vec();
+        }
+        Ok(logits)
+    })
+}
+
+/// The tap of one call, which tells how far the call is.
+struct Watched<'a> {
+    tap: &'a mut (dyn Tap + Send),
+    /// Layers run by the calls before.
+    before: u64,
+    progress: &'a dyn Progress,
+}
+
+impl Tap for Watched<'_> {
+    fn wants(&self, name: &str) -> bool {
+        // A pass asks for every point in order, so a layer's output being asked for says that the layer is done.
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.parse::<u64>().ok());
+        if let Some(layer) = layer {
+            self.progress.reached(self.before + layer + 1);
+        }
+        self.tap.wants(name)
+    }
+
+    fn record(&mut self, name: &str, view: View<'_>) -> Result<(), TapError> {
+        self.tap.record(name, view)
+    }
+}
