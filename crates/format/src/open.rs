@@ -46,11 +46,11 @@ fn kind(bytes: &[u8], name: &str) -> Option<Kind> {
 
 fn open_directory(dir: &Path, limits: &Limits) -> Result<Box<dyn TensorSource>, Error> {
     let single = dir.join(safetensors::SINGLE);
-    if single.exists() {
+    if there(&single) {
         return Ok(Box::new(safetensors::Reader::open_file(&single, limits)?));
     }
     let index = dir.join(safetensors::INDEX);
-    if index.exists() {
+    if there(&index) {
         return Ok(Box::new(safetensors::Reader::open_index(&index, limits)?));
     }
     let io = |source| Error::Io { path: dir.to_path_buf(), action: "list", source };
@@ -63,4 +63,9 @@ fn open_directory(dir: &Path, limits: &Limits) -> Result<Box<dyn TensorSource>, 
     }
     found.sort();
     Err(Error::NoCheckpoint { path: dir.to_path_buf(), found })
+}
+
+/// Whether a directory has this entry, be it a link into a cache that has lost its target: that is to be reported.
+fn there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }

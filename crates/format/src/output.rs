@@ -223,3 +223,54 @@ fn create_sibling(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     }
     builder.tempfile_in(dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(path: &Path) -> Output {
+        let slots = vec![Slot { name: "t".to_owned(), start: 4, size: 2 * BUFFER_BYTES as u64 }];
+        Output::create(path, Existing::Refuse, b"head", slots, 4 + 2 * BUFFER_BYTES as u64).unwrap()
+    }
+
+    /// A file that cannot be written to stands for a full disk.
+    #[test]
+    fn a_failed_write_is_reported_and_cannot_be_finished_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m");
+        let mut output = create(&path);
+        output.close().unwrap();
+        let unwritable = File::open(&output.temporary).unwrap();
+        output.open = Some((BufWriter::with_capacity(1, unwritable), 0));
+        let bytes = vec![0; BUFFER_BYTES];
+        match output.write("t", &bytes) {
+            Err(Error::Io { path: found, action: "write", .. }) => assert_eq!(found, path),
+            other => panic!("{other:?}"),
+        }
+        output.write("t", &bytes).unwrap();
+        output.write("t", &bytes).unwrap();
+        match output.complete() {
+            Err(Error::Write { defect, .. }) => assert_eq!(defect, WriteDefect::Broken),
+            other => panic!("{other:?}"),
+        }
+        drop(output);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_closed_file_is_taken_up_where_it_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m");
+        let mut output = create(&path);
+        for fill in 0..4 {
+            output.write("t", &vec![fill; BUFFER_BYTES / 2]).unwrap();
+            output.close().unwrap();
+        }
+        output.complete().unwrap();
+        assert_eq!(output.put_in_place().unwrap(), path);
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(&written[..4], b"head");
+        let quarters: Vec<u8> = (0..4).flat_map(|fill| vec![fill; BUFFER_BYTES / 2]).collect();
+        assert!(written[4..] == quarters);
+    }
+}

@@ -26,7 +26,7 @@ pub struct TensorInfo {
 
 /// An open checkpoint: described tensors over mapped bytes. Everything was checked when it was opened.
 pub trait TensorSource: Send + Sync {
-    /// All tensors: by file, then by position in it.
+    /// All tensors: by file, then as a GGUF file lists them or as they lie in a safetensors file.
     fn tensors(&self) -> &[TensorInfo];
 
     /// The tensor of that name.

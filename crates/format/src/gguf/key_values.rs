@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::array::ArrayView;
 use super::cursor::{ByteOrder, Cursor};
 use super::defect::{Defect, Kind};
+use super::prefix::Prefix;
 use super::value::{Value, ValueType};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT};
 use crate::Limits;
@@ -70,19 +71,15 @@ pub enum KeyError {
 }
 
 impl KeyValues {
-    /// Reads `count` keys from byte `start` of the file on.
-    pub(super) fn read(
-        buffer: Arc<Buffer>,
-        (version, order): (u32, ByteOrder),
-        (count, start): (u64, u64),
-        limits: &Limits,
-    ) -> Result<KeyValues, Defect> {
+    /// Reads the keys behind the prefix.
+    pub(super) fn read(buffer: Arc<Buffer>, prefix: &Prefix, limits: &Limits) -> Result<KeyValues, Defect> {
+        let Prefix { version, order, n_kv, .. } = *prefix;
         let file: &[u8] = &buffer;
         let mut cursor = Cursor::new(file, 0, order);
-        cursor.take(start).map_err(|f| f.field("n_kv"))?;
+        cursor.take(Prefix::BYTES).map_err(|f| f.field("n_kv"))?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut index = NameIndex::default();
-        for i in 0..count {
+        for i in 0..n_kv {
             let key_start = cursor.clone();
             let key = cursor.string().map_err(|f| f.field(format!("key {i}")))?;
             let refuse = |kind| Err(key_start.fault(kind).field(format!("key {i}")));

@@ -5,6 +5,7 @@ mod cursor;
 mod defect;
 mod key_values;
 mod part;
+mod prefix;
 mod reader;
 mod split;
 mod tensor_infos;

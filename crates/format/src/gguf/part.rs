@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::cursor::{ByteOrder, Cursor};
+use super::cursor::ByteOrder;
 use super::defect::{Defect, Kind};
 use super::key_values::KeyValues;
-use super::{MAGIC, key_values, tensor_infos};
+use super::prefix::Prefix;
+use super::tensor_infos;
 use crate::buffer::Buffer;
 use crate::{Error, Limits, TensorInfo};
 
@@ -42,43 +43,10 @@ impl Part {
 }
 
 fn parse(buffer: &Arc<Buffer>, limits: &Limits) -> Result<(KeyValues, Vec<TensorInfo>), Defect> {
-    let file: &[u8] = buffer;
-    let mut cursor = Cursor::new(file, 0, ByteOrder::Little);
-    let start = cursor.clone();
-    let found = cursor.array().map_err(|f| f.field("magic"))?;
-    if found != MAGIC {
-        return Err(start.fault(Kind::BadMagic { found }).field("magic"));
-    }
-    let (version, order) = version(&mut cursor)?;
-    cursor.order = order;
-    let n_tensors = count(&mut cursor, "n_tensors", tensor_infos::LEAST_BYTES)?;
-    let n_kv = count(&mut cursor, "n_kv", key_values::LEAST_BYTES)?;
-    let keys = KeyValues::read(Arc::clone(buffer), (version, order), (n_kv, cursor.offset()), limits)?;
-    let tensors = tensor_infos::read(file, &keys, n_tensors)?;
+    let prefix = Prefix::read(buffer)?;
+    let keys = KeyValues::read(Arc::clone(buffer), &prefix, limits)?;
+    let tensors = tensor_infos::read(buffer, &keys, prefix.n_tensors)?;
     Ok((keys, tensors))
-}
-
-/// Reads the version, and from which way round it makes sense, the byte order.
-fn version(cursor: &mut Cursor) -> Result<(u32, ByteOrder), Defect> {
-    let start = cursor.clone();
-    let found = cursor.u32().map_err(|f| f.field("version"))?;
-    let kind = match (found, found.swap_bytes()) {
-        (2 | 3, _) => return Ok((found, ByteOrder::Little)),
-        (_, swapped @ (2 | 3)) => return Ok((swapped, ByteOrder::Big)),
-        (1, _) | (_, 1) => Kind::Version1,
-        (found, swapped) => Kind::BadVersion { found: found.min(swapped) },
-    };
-    Err(start.fault(kind).field("version"))
-}
-
-fn count(cursor: &mut Cursor, field: &str, least: u64) -> Result<u64, Defect> {
-    let start = cursor.clone();
-    let declared = cursor.u64().map_err(|f| f.field(field))?;
-    let available = cursor.remaining();
-    if declared > available / least {
-        return Err(start.fault(Kind::CountBeyondFile { declared, least, available }).field(field));
-    }
-    Ok(declared)
 }
 
 /// A copy of a big-endian file in which the elements of its tensors are little-endian.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use codec::Encoding;
 
 use super::defect::{Defect, Kind};
+use super::prefix::Prefix;
 use super::value::{Element, Value};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, NAME_BYTES};
 use super::{key_values, tensor_infos};
@@ -14,8 +15,6 @@ use crate::output::{Output, Slot};
 use crate::{Error, Existing, GgmlNe, Limits, Shape};
 
 const VERSION: u32 = 3;
-/// Magic, version and two counts.
-const PREFIX_BYTES: u64 = 4 + 4 + 8 + 8;
 
 /// A file that is about to be: keys and tensors declared in the order they are to have. Nothing is on disk yet.
 pub struct Draft {
@@ -56,7 +55,7 @@ impl Draft {
     /// Adds a key. `general.alignment` moves the tensors, too.
     pub fn put<'v>(&mut self, key: &str, value: impl Into<Value<'v>>) -> Result<(), Error> {
         let value = value.into();
-        let start = PREFIX_BYTES + self.keys.len() as u64;
+        let start = Prefix::BYTES + self.keys.len() as u64;
         let limits = Limits::default();
         let check = || {
             let found = key.len() as u64;
@@ -154,7 +153,7 @@ impl Draft {
     }
 
     fn refuse_tensor(&self, name: &str, kind: Kind) -> Error {
-        let start = PREFIX_BYTES + self.keys.len() as u64 + self.description_bytes;
+        let start = Prefix::BYTES + self.keys.len() as u64 + self.description_bytes;
         self.refuse(format!("tensor {name:?}"), start, kind)
     }
 

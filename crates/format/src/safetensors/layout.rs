@@ -30,7 +30,7 @@ pub(super) fn shards(tensors: Vec<Tensor>, max: u64) -> Vec<Vec<Tensor>> {
     let mut shards = vec![Vec::new()];
     let mut size = 0u64;
     for tensor in tensors {
-        if size > 0 && size.saturating_add(tensor.size) > max {
+        if size > 0 && tensor.size > 0 && size.saturating_add(tensor.size) > max {
             shards.push(Vec::new());
             size = 0;
         }

@@ -69,7 +69,7 @@ impl Draft {
         // A checkpoint of the other form is not replaced by this one: readers would find both.
         let (path, other) = if count == 1 { (SINGLE, INDEX) } else { (INDEX, SINGLE) };
         let (path, other) = (dir.join(path), dir.join(other));
-        if other.exists() {
+        if other.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: other });
         }
         if count == 1 {

@@ -69,6 +69,18 @@ fn a_single_file_goes_before_an_index() {
     assert_eq!(open(dir.path(), &Limits::default()).unwrap().files(), [single]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_that_lost_its_target_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("model.safetensors");
+    std::os::unix::fs::symlink("../../blobs/gone", &link).unwrap();
+    match error(dir.path()) {
+        Error::Io { path, action: "open", .. } => assert_eq!(path, link),
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn pointers_and_empty_files_are_told_from_damaged_ones() {
     let dir = tempfile::tempdir().unwrap();
