@@ -3,4 +3,4 @@
 
 mod files;
 mod llama_cpp;
-
+mod mock;
