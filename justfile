@@ -9,9 +9,9 @@ test:
 verify model="dense-text-f32":
     cargo run --release -- verify fixtures/models/{{model}} --against fixtures/traces/{{model}}.hf_f32.npz
 
-# Write docs/layout.md anew from the layout map.
-layout:
-    UPDATE=1 cargo test --test tests layout
+# Write docs/layout.md and docs/points.md anew from the code's tables.
+pages:
+    UPDATE=1 cargo test --test tests pages
 
 fmt:
     cargo fmt --all

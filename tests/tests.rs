@@ -7,6 +7,6 @@ mod cli;
 mod etalon;
 mod floors;
 mod golden;
-mod layout;
 mod mutant;
 mod mutations;
+mod pages;

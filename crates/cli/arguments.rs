@@ -51,6 +51,12 @@ impl From<Precision> for reference::Precision {
 #[derive(clap::Args)]
 #[group(required = false, multiple = false)]
 pub struct TextArgs {
+    /// Text, for the model's own tokenizer; special tokens in it are parsed.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// Text from a file, taken as it is.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
     /// Token ids.
     #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
     tokens: Option<Vec<u32>>,
@@ -62,7 +68,10 @@ pub struct TextArgs {
 impl TextArgs {
     /// Whether there is any.
     pub fn is_given(&self) -> bool {
-        self.tokens.is_some() || self.tokens_file.is_some()
+        self.prompt.is_some()
+            || self.prompt_file.is_some()
+            || self.tokens.is_some()
+            || self.tokens_file.is_some()
     }
 
     /// The token ids, for this model's tokenizer if there is text to encode.
@@ -71,8 +80,13 @@ impl TextArgs {
             tokens.clone()
         } else if let Some(file) = &self.tokens_file {
             tokens_of_file(file)?
+        } else if let Some(prompt) = &self.prompt {
+            checkpoint.tokenizer()?.encode(prompt)?
+        } else if let Some(file) = &self.prompt_file {
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            checkpoint.tokenizer()?.encode(&text)?
         } else {
-            let _ = checkpoint;
             anyhow::bail!("nothing to run: give --prompt, --prompt-file, --tokens or --tokens-file")
         };
         anyhow::ensure!(!tokens.is_empty(), "the prompt is empty: a forward pass needs at least one token");

@@ -81,7 +81,8 @@ impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let checkpoint = self.model.open()?;
         if self.list_points {
-            return Ok(Outcome::fine(reference::points(checkpoint.config()), list));
+            let points = reference::points(checkpoint.config());
+            return Ok(Outcome::fine(points, |points, style| list(points, style)));
         }
         let output = self.output.context("no output: give -o OUT")?;
         let tokens = self.text.read(&checkpoint)?;
@@ -126,7 +127,7 @@ fn written(written: &Written, _: &Style) -> String {
     )
 }
 
-fn list(points: &Vec<PointShape>, style: &Style) -> String {
+fn list(points: &[PointShape], style: &Style) -> String {
     let mut table = Table::new(&[
         Column::Left("point"),
         Column::Left("shape"),

@@ -88,7 +88,7 @@ impl Args {
         if self.list {
             let presets = convert::mock::PRESETS.iter();
             let listed = presets.map(|preset| Listed { name: preset.name, summary: preset.summary });
-            return Ok(Outcome::fine(listed.collect(), list));
+            return Ok(Outcome::fine(listed.collect::<Vec<_>>(), |presets, _| list(presets)));
         }
         let what = self.what.context("nothing to write: name a preset or a config.json")?;
         let output = self.output.context("no output: give -o OUT")?;
@@ -131,7 +131,7 @@ fn written(written: &Written, _: &Style) -> String {
     format!("{}: {parameters} parameters in {bytes} bytes\n", output.display())
 }
 
-fn list(presets: &Vec<Listed>, _: &Style) -> String {
+fn list(presets: &[Listed]) -> String {
     let mut table = Table::new(&[Column::Left("preset"), Column::Left("")]);
     presets.iter().for_each(|preset| table.row([preset.name.to_owned(), preset.summary.to_owned()]));
     table.lines().join("\n") + "\n"
