@@ -162,3 +162,90 @@ impl Form {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::layout::ROWS;
+
+    use super::*;
+
+    /// Sizes that no two axes share, with Hk ≠ r.
+    fn configs() -> [Config; 2] {
+        let mut json = serde_json::json!({
+            "hidden_size": 20, "num_hidden_layers": 1, "vocab_size": 11, "max_position_embeddings": 128,
+            "rms_norm_eps": 1e-6, "tie_word_embeddings": false, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "head_dim": 6, "linear_num_key_heads": 2, "linear_num_value_heads": 6,
+            "linear_key_head_dim": 5, "linear_value_head_dim": 7, "linear_conv_kernel_dim": 3,
+            "layer_types": ["linear_attention"], "intermediate_size": 13,
+            "rope_theta": 1e4, "partial_rotary_factor": 1.0,
+        });
+        let dense = Config::from_json(&json.to_string()).unwrap();
+        for (field, size) in [
+            ("num_experts", 3),
+            ("num_experts_per_tok", 2),
+            ("moe_intermediate_size", 4),
+            ("shared_expert_intermediate_size", 9),
+        ] {
+            json[field] = size.into();
+        }
+        [dense, Config::from_json(&json.to_string()).unwrap()]
+    }
+
+    /// In every form, each canonical row has a place of its own, and that place leads back to it.
+    #[test]
+    fn places_lead_back() {
+        let mut forms = 0;
+        for config in configs() {
+            for spec in ROWS {
+                for stored in spec.hf.iter().chain([&spec.gguf]) {
+                    let form = Form::new(spec, stored, &config);
+                    let mut places: Vec<_> = (0..form.rows()).map(|row| form.stored(row)).collect();
+                    for (row, &(tensor, at)) in places.iter().enumerate() {
+                        assert!(tensor < form.tensors(&config));
+                        assert_eq!(form.canonical(tensor, at), Some(row), "{:?} as {stored:?}", spec.role);
+                    }
+                    places.sort();
+                    places.dedup();
+                    assert_eq!(places.len(), form.rows());
+                    let size: usize = spec.axes.iter().map(|dim| dim.size(&config)).product();
+                    assert_eq!(form.rows() * form.cols(), size);
+                    forms += 1;
+                }
+            }
+        }
+        assert_eq!(forms, 2 * (2 * ROWS.len() + 3));
+    }
+
+    #[test]
+    fn columns_return() {
+        let [config, _] = configs();
+        let mut moved = 0;
+        for spec in ROWS {
+            let form = Form::new(spec, &spec.gguf, &config);
+            let row: Vec<f32> = (0..form.cols()).map(|i| i as f32).collect();
+            let (mut changed, mut scratch) = (row.clone(), Vec::new());
+            form.columns_to_stored(&mut changed, &mut scratch);
+            moved += usize::from(changed != row);
+            form.columns_to_canonical(&mut changed, &mut scratch);
+            assert_eq!(changed, row);
+        }
+        assert_eq!(moved, 1, "out_proj alone");
+    }
+
+    #[test]
+    fn values_are_rounded_once() {
+        let convert = |from: Held, to, value: f32| {
+            let mut values = [value];
+            from.convert(to, &mut values);
+            values[0]
+        };
+        let all = [Held::Plain, Held::LessOne, Held::LogOfNegative];
+        for held in all {
+            assert_eq!(convert(held, held, 0.1).to_bits(), 0.1f32.to_bits());
+        }
+        assert_eq!(convert(Held::LessOne, Held::Plain, 0.1), 1.1);
+        assert_eq!(convert(Held::Plain, Held::LessOne, 1.5), 0.5);
+        assert_eq!(convert(Held::LogOfNegative, Held::Plain, 1.0), -std::f32::consts::E);
+        assert_eq!(convert(Held::Plain, Held::LogOfNegative, -2.0), std::f32::consts::LN_2);
+    }
+}

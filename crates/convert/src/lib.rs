@@ -12,6 +12,7 @@ pub mod gguf;
 pub mod mock;
 pub mod pipeline;
 mod source;
+mod stored;
 mod target;
 mod vocabulary;
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use codec::Encoding;
 use format::{Existing, gguf, safetensors};
 use model::{Config, Dialect, FeedForward, LayerType};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub use preset::{PRESETS, Preset};
 
@@ -33,7 +33,7 @@ const LAYER_LIMIT: usize = (1 << 20) - 1;
 pub struct Mock {
     name: String,
     /// Complete, for the Hugging Face form, but for `dtype`.
-    json: Map<String, Value>,
+    json: Value,
     config: Config,
     seed: u64,
     dtype: Encoding,
@@ -60,45 +60,35 @@ impl Mock {
     /// # Errors
     /// A configuration that the forward pass cannot use, or a vocabulary too small for a tokenizer.
     pub fn from_config(name: &str, json: &Value) -> Result<Mock, Error> {
-        let mut text = match json.get("text_config") {
-            Some(text) => text.clone(),
+        let mut json = json.clone();
+        forget_checkpoint(&mut json);
+        let text = json.get_mut("text_config").map(Value::take);
+        let mut text = match text {
+            Some(mut text) => {
+                forget_checkpoint(&mut text);
+                json["text_config"] = text.clone();
+                text
+            }
             None => json.clone(),
         };
-        if let Value::Object(text) = &mut text {
-            // What a wrapped configuration says outside of its text part.
-            if let Some(tied) = json.get("tie_word_embeddings") {
-                text.insert("tie_word_embeddings".into(), tied.clone());
-            }
-            // These speak of the checkpoint that the file came with.
-            for field in ["_name_or_path", "quantization_config", "torch_dtype", "transformers_version"] {
-                text.shift_remove(field);
-            }
-        }
-        let mut config = Config::from_json(&text.to_string())?;
+        let mut config = Config::from_json(&json.to_string())?;
+        // They concern the file that was read, not the one to be written.
         config.notes.clear();
-        let json = match text {
-            Value::Object(json) => json,
-            _ => Map::new(),
-        };
         let vocabulary = vocabulary::generate(config.vocab_size)?;
-        let mut mock = Mock {
-            name: name.to_owned(),
-            json,
-            config,
-            seed: 0,
-            dtype: Encoding::BF16,
-            experts: Experts::Packed,
-        };
-        let (architecture, model_type) = match mock.config.feed_forward {
+        let (architecture, model_type) = match config.feed_forward {
             FeedForward::Dense { .. } => ("Qwen3_5ForCausalLM", "qwen3_5_text"),
             FeedForward::Moe { .. } => ("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text"),
         };
-        mock.set("architectures", json!([architecture]));
-        mock.set("model_type", model_type.into());
-        mock.set("bos_token_id", Value::Null);
-        mock.set("eos_token_id", vocabulary.eos.into());
-        mock.set("pad_token_id", vocabulary.pad.into());
-        mock.set_layers();
+        text["architectures"] = json!([architecture]);
+        text["model_type"] = model_type.into();
+        text["tie_word_embeddings"] = config.tie_word_embeddings.into();
+        text["bos_token_id"] = Value::Null;
+        text["eos_token_id"] = vocabulary.eos.into();
+        text["pad_token_id"] = vocabulary.pad.into();
+        let name = name.to_owned();
+        let mut mock =
+            Mock { name, json: text, config, seed: 0, dtype: Encoding::BF16, experts: Experts::Packed };
+        mock.describe_layers();
         Ok(mock)
     }
 
@@ -112,7 +102,7 @@ impl Mock {
         }
         self.config.layer_types = self.config.layer_types.iter().copied().cycle().take(layers).collect();
         self.config.num_hidden_layers = layers;
-        self.set_layers();
+        self.describe_layers();
         Ok(self)
     }
 
@@ -181,14 +171,14 @@ impl Mock {
         writer.finish()?;
 
         let mut config = self.json.clone();
-        config.insert("dtype".into(), torch_name(self.dtype).into());
-        config.sort_keys();
+        config["dtype"] = torch_name(self.dtype).into();
+        config.sort_all_objects();
         let generation =
             json!({"eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad, "use_cache": true});
         let mut tokenizer = Vec::new();
         let in_memory = |source| Error::Io { path: dir.join("tokenizer.json"), action: "write", source };
         vocabulary.write_tokenizer_json(&mut tokenizer).map_err(in_memory)?;
-        directory.write("config.json", pretty(&Value::Object(config)).as_bytes())?;
+        directory.write("config.json", pretty(&config).as_bytes())?;
         directory.write("generation_config.json", pretty(&generation).as_bytes())?;
         directory.write("tokenizer.json", &tokenizer)?;
         directory.write("tokenizer_config.json", pretty(&vocabulary.tokenizer_config()).as_bytes())?;
@@ -221,19 +211,15 @@ impl Mock {
         Ok(writer.finish()?)
     }
 
-    fn set(&mut self, field: &str, value: Value) {
-        self.json.insert(field.to_owned(), value);
-    }
-
-    fn set_layers(&mut self) {
-        let names: Vec<&str> = (self.config.layer_types.iter())
-            .map(|mixer| match mixer {
-                LayerType::LinearAttention => "linear_attention",
-                LayerType::FullAttention => "full_attention",
-            })
-            .collect();
-        self.json.insert("layer_types".into(), json!(names));
-        self.json.insert("num_hidden_layers".into(), self.config.num_hidden_layers.into());
+    /// Brings `config.json` up to the configuration's layers.
+    fn describe_layers(&mut self) {
+        let name = |mixer: &LayerType| match mixer {
+            LayerType::LinearAttention => "linear_attention",
+            LayerType::FullAttention => "full_attention",
+        };
+        let names: Vec<&str> = self.config.layer_types.iter().map(name).collect();
+        self.json["layer_types"] = json!(names);
+        self.json["num_hidden_layers"] = self.config.num_hidden_layers.into();
     }
 
     /// What a Hugging Face form that this mock is, or was converted from, holds most weights in.
@@ -279,6 +265,16 @@ impl Mock {
             (target, encoding)
         };
         Ok((targets.into_iter().map(encode).collect(), file_type))
+    }
+}
+
+/// Drops what speaks of the checkpoint that a `config.json` came with. Nothing happens to what is no object; reading
+/// it as a configuration says so.
+fn forget_checkpoint(json: &mut Value) {
+    if let Value::Object(fields) = json {
+        for field in ["_name_or_path", "quantization_config", "torch_dtype", "transformers_version"] {
+            fields.shift_remove(field);
+        }
     }
 }
 

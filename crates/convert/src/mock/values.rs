@@ -80,9 +80,9 @@ impl Draw {
             Role::OutProj => branch(Dim::Values, SILU),
             Role::OProj => branch(Dim::Query, SIGMOID),
             Role::DownProj => branch(Dim::Inner, SILU),
-            // Weights that sum to 1 leave of k independent outputs about 1/√k.
-            Role::ExpertsDown => branch(Dim::ExpertInner, SILU / experts_per_token(config).sqrt()),
-            Role::SharedDown => branch(Dim::SharedInner, SILU * SIGMOID),
+            // Weights that sum to 1 leave of k independent outputs about 1/√k; and the part is a sum of two.
+            Role::ExpertsDown => branch(Dim::ExpertInner, SILU * (2.0 / experts_per_token(config)).sqrt()),
+            Role::SharedDown => branch(Dim::SharedInner, SILU * SIGMOID * 2f64.sqrt()),
         }
     }
 

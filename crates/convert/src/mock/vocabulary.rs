@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::vocabulary::{Added, Vocabulary, byte_letter};
 
-/// Rows that the released models have behind their regular tokens, of which added tokens take the first.
+/// Rows that the released models have behind their regular tokens, of which added tokens take the first; small
+/// vocabularies have a sixteenth of their rows there.
 const BEHIND: usize = 276;
 /// Added tokens, and whether they are special.
 const ADDED: [(&str, bool); 12] = [
@@ -44,7 +45,8 @@ pub(super) fn generate(size: usize) -> Result<Vocabulary, Error> {
     if size < least {
         return Err(Error::Vocabulary { found: size, least });
     }
-    let regular = size.saturating_sub(BEHIND).max(256);
+    let behind = (size / 16).clamp(ADDED.len(), BEHIND);
+    let regular = (size - behind).max(256);
     let mut tokens: Vec<String> = (0..=255).map(|byte| byte_letter(byte).to_string()).collect();
     let mut merges = Vec::with_capacity(regular - 256);
     let letter = |letter: &u8| u32::from(*letter);

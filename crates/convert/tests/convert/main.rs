@@ -1,0 +1,6 @@
+//! Checkpoints that are made, read back; and held against those of llama.cpp's converter.
+#![forbid(unsafe_code)]
+
+mod files;
+mod llama_cpp;
+mod mock;
