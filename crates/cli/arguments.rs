@@ -51,10 +51,10 @@ impl From<Precision> for reference::Precision {
 #[derive(clap::Args)]
 #[group(required = false, multiple = false)]
 pub struct TextArgs {
-    /// Text for the checkpoint's own tokenizer; nothing is added to it.
-    #[arg(long, value_name = "TEXT")]
+    /// Text for the checkpoint's own tokenizer; special tokens in it are parsed, and nothing is added to it.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// The same from a file.
+    /// The same from a file, taken as it is.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Token ids.

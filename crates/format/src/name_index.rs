@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 /// Positions in a list that somebody else holds, found by name.
 ///
@@ -21,12 +22,15 @@ impl NameIndex {
         position: usize,
         name_at: impl Fn(usize) -> &'n [u8],
     ) -> Result<(), usize> {
-        if let Some(earlier) = self.find(name, &name_at) {
-            return Err(earlier);
-        }
         let hash = self.hash.hash_one(name);
-        self.positions.insert_unique(hash, position, |&i| self.hash.hash_one(name_at(i)));
-        Ok(())
+        let same = |&i: &usize| name_at(i) == name;
+        match self.positions.entry(hash, same, |&i| self.hash.hash_one(name_at(i))) {
+            Entry::Occupied(earlier) => Err(*earlier.get()),
+            Entry::Vacant(free) => {
+                free.insert(position);
+                Ok(())
+            }
+        }
     }
 
     /// The position that was added under `name`.

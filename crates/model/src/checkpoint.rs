@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::finite::non_finite;
 use crate::matrix::Matrix;
 use crate::resolve::{Dialect, Layout, Place, Use};
+use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 
 /// What to do about NaN and infinities among the weights.
@@ -89,6 +90,17 @@ impl Checkpoint {
             }
         }
         Ok(Weights::read(self.source(), &self.config, &self.layout))
+    }
+
+    /// Its tokenizer.
+    ///
+    /// # Errors
+    /// Tokenizer files or keys that are absent or malformed.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        Ok(match self.source.metadata() {
+            Metadata::Gguf(keys) => Tokenizer::from_gguf(keys)?,
+            Metadata::Safetensors(_) => Tokenizer::from_hf_dir(directory(&self.path))?,
+        })
     }
 
     /// Tensors that the forward pass reads.

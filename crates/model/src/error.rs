@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::config::LayerType;
+use crate::tokenizer::TokenizerError;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error, Clone, PartialEq)]
@@ -189,4 +190,7 @@ pub enum Error {
         /// The first such element of every such tensor.
         found: Vec<NonFinite>,
     },
+    /// Its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
 }

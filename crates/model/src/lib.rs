@@ -17,7 +17,7 @@ mod matrix;
 mod plan;
 mod resolve;
 mod step;
-
+pub mod tokenizer;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, NonFinitePolicy};

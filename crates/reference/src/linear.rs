@@ -12,6 +12,10 @@ use crate::precision::Precision;
 /// own cache holds while the tokens go by.
 const TASK_ROWS: usize = 32;
 
+/// Lane groups multiplied before the next group of rows takes its turn: so many of a tile of tokens are 24 KiB, which
+/// the first-level cache holds while all the rows of a task go by. The lanes go on where they stopped.
+const BLOCK: usize = 64;
+
 /// `y[t, n] = Σ_k x[t, k] · w[n, k]`, rounded: `[T, K] · [N, K]ᵀ → [T, N]`.
 ///
 /// Threads split rows of `w`, never a sum.
@@ -111,12 +115,19 @@ impl Product<'_> {
     ) {
         let tokens = self.x.tokens;
         let rows = self.out.len() / tokens;
-        let groups = self.buffers.packed.as_chunks::<R>().0.chunks_exact(self.x.depth);
-        for (group, w) in groups.enumerate() {
-            let sums = tile::<S, P, R, T, FUSED>(simd, w, x);
-            for (row, sums) in (group * R..rows).zip(&sums) {
-                for (t, sum) in sums.iter().enumerate() {
-                    self.out[row * tokens + first + t] = self.precision.round(reduce(sum));
+        let depth = self.x.depth;
+        let packed = self.buffers.packed.as_chunks::<R>().0;
+        let mut lanes = vec![[[[0.0; LANES]; T]; R]; packed.len() / depth];
+        for start in (0..depth).step_by(BLOCK) {
+            let end = depth.min(start + BLOCK);
+            for (w, lanes) in packed.chunks_exact(depth).zip(&mut lanes) {
+                tile::<S, P, R, T, FUSED>(simd, &w[start..end], &x[start..end], lanes);
+            }
+        }
+        for (group, lanes) in lanes.iter().enumerate() {
+            for (row, lanes) in (group * R..rows).zip(lanes) {
+                for (t, lane) in lanes.iter().enumerate() {
+                    self.out[row * tokens + first + t] = self.precision.round(reduce(lane));
                 }
             }
         }

@@ -117,7 +117,12 @@ fn one_changed_value_in_any_point_is_found_there() {
                     Ordering::Equal => Verdict::FirstDivergence,
                     Ordering::Greater => Verdict::Downstream,
                 };
-                assert_eq!((point.verdict, point.within_limit), (expected, place != at), "{name}: {}", point.name);
+                assert_eq!(
+                    (point.verdict, point.within_limit),
+                    (expected, place != at),
+                    "{name}: {}",
+                    point.name
+                );
             }
         }
     }

@@ -247,3 +247,18 @@ fn describe(value: &Value) -> String {
         number => format!("{number:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key takes at least [`LEAST_BYTES`] in the file. Here it takes an entry, half of a vector that has just
+    /// grown, and in the index, which may be half empty, a position and a byte: less than five times as much.
+    #[test]
+    fn a_key_takes_little_memory() {
+        let entry = 2 * size_of::<Entry>();
+        let index = 2 * (size_of::<usize>() + 1);
+        assert_eq!(size_of::<Entry>(), 16);
+        assert!((entry + index) as u64 <= 5 * LEAST_BYTES);
+    }
+}

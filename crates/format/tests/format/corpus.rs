@@ -16,7 +16,9 @@ fn replay(target: &str, run: impl Fn(&[u8])) {
 
 #[test]
 fn gguf_read() {
-    replay("gguf_read", |bytes| drop(exercise::gguf_read(bytes)));
+    replay("gguf_read", |bytes| {
+        exercise::gguf_read(bytes);
+    });
 }
 
 #[test]
@@ -31,5 +33,7 @@ fn split_set() {
 
 #[test]
 fn safetensors_header() {
-    replay("safetensors_header", |bytes| drop(exercise::safetensors_header(bytes)));
+    replay("safetensors_header", |bytes| {
+        exercise::safetensors_header(bytes);
+    });
 }

@@ -37,7 +37,8 @@ pub fn gguf_roundtrip(bytes: &[u8]) {
         assert!(swapped && text, "{error}");
         return;
     }
-    let copied = gguf::Reader::open(&once, &limits).unwrap();
+    // Not opened by its path: the input may say that it is a part of several.
+    let copied = gguf::Reader::from_bytes(&once, fs::read(&once).unwrap(), &limits).unwrap();
     assert_eq!(copied.keys().alignment(), file.keys().alignment());
     assert_eq!(copied.keys().len(), file.keys().len());
     for ((key, value), (copied_key, copied_value)) in file.keys().iter().zip(copied.keys().iter()) {

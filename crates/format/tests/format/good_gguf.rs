@@ -234,6 +234,9 @@ fn an_empty_tensor_is_legal_wherever_it_stands() {
         assert_eq!((info.shape.dims(), info.size), (&[0, 4][..], 0));
         assert!(file.bytes(info).is_empty());
     }
+    let big_endian = Raw::big_endian_head(1, 0).tensor("empty", &[0], F32).u64(0);
+    let file = Reader::from_bytes("memory".as_ref(), big_endian.bytes, &limits).unwrap();
+    assert!(file.bytes(&file.tensors()[0]).is_empty());
     let alone = Raw::head(1, 0).tensor("empty", &[0], F32).u64(0);
     let file = Reader::from_bytes("memory".as_ref(), alone.bytes, &limits).unwrap();
     assert!(file.bytes(&file.tensors()[0]).is_empty());

@@ -27,48 +27,42 @@ fn overwrite(file: &[u8], range: Range<usize>, with: &[u8], read: impl Fn(&[u8])
     counts
 }
 
+/// Where the data begin: nothing behind that is looked at when a file is opened.
+fn header(file: &[u8]) -> Range<usize> {
+    let whole = Reader::from_bytes("memory".as_ref(), file.to_vec(), &Limits::default()).unwrap();
+    0..whole.tensors().iter().map(|t| t.offset as usize).min().unwrap_or(file.len())
+}
+
 #[test]
-fn every_flipped_bit_of_a_gguf_file() {
+fn every_flipped_bit_of_a_gguf_header() {
     for name in GGUF {
         let file = gguf(name);
         let mut counts = [0, 0];
-        for at in 0..file.len() {
+        for at in header(&file) {
             for bit in 0..8 {
                 let [accepted, refused] =
                     overwrite(&file, at..at + 1, &[file[at] ^ (1 << bit)], exercise::gguf_read);
                 counts = [counts[0] + accepted, counts[1] + refused];
             }
         }
-        // Data and strings can change unnoticed; magic, counts and lengths cannot.
+        // Numbers and names can change unnoticed; magic, counts and lengths cannot.
         assert!(counts[0] > 100 && counts[1] > 100, "{name}: {counts:?}");
     }
 }
 
 #[test]
-fn every_field_of_a_gguf_file_overwritten() {
-    let lengths = [
-        0,
-        1,
-        u64::from(u32::MAX),
-        1 << 32,
-        1 << 61,
-        1 << 62,
-        i64::MAX as u64,
-        1 << 63,
-        u64::MAX - 31,
-        u64::MAX,
-    ];
+fn every_field_of_a_gguf_header_overwritten() {
+    let lengths = [0, 1, 1 << 32, 1 << 61, 1 << 63, u64::MAX - 31];
     for name in GGUF {
         let file = gguf(name);
+        let big_endian = name.ends_with("big-endian");
         for length in lengths {
-            for bytes in [length.to_le_bytes(), length.to_be_bytes()] {
-                overwrite(&file, 0..file.len(), &bytes, exercise::gguf_read);
-            }
+            let bytes = if big_endian { length.to_be_bytes() } else { length.to_le_bytes() };
+            overwrite(&file, header(&file), &bytes, exercise::gguf_read);
         }
-        for kind in 0..16u32 {
-            for bytes in [kind.to_le_bytes(), kind.to_be_bytes()] {
-                overwrite(&file, 0..file.len(), &bytes, exercise::gguf_read);
-            }
+        for kind in [8, 9, 13u32] {
+            let bytes = if big_endian { kind.to_be_bytes() } else { kind.to_le_bytes() };
+            overwrite(&file, header(&file), &bytes, exercise::gguf_read);
         }
     }
 }

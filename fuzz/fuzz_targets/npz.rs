@@ -1,0 +1,11 @@
+//! Any bytes as a zip archive: an error or sound values, and no more memory than they can hold.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../crates/trace/tests/corpus/read_everything.rs"]
+mod read_everything;
+
+fuzz_target!(|input: &[u8]| {
+    let _ = read_everything::read_everything(input);
+});

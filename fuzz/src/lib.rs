@@ -1,0 +1,5 @@
+//! What the targets do with their bytes: plain functions of the format crate's tests, which replay the corpus without
+//! a fuzzer.
+
+#[path = "../../crates/format/tests/format/exercise.rs"]
+pub mod exercise;
