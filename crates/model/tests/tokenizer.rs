@@ -244,7 +244,7 @@ fn keys_that_are_missing_or_absurd_are_named() {
     for (said, parts) in [
         (refusal(&|keys| keys.model = "llama"), ["tokenizer.ggml.model", "\"llama\"", "gpt2"]),
         (refusal(&|keys| keys.pre = "default"), ["tokenizer.ggml.pre", "\"default\"", "qwen2, qwen35"]),
-        (refusal(&|keys| keys.eos = 512), ["tokenizer.ggml.eos_token_id", "512", "less than 512"]),
+        (refusal(&|keys| keys.eos = 512), ["tokenizer.ggml.eos_token_id", "is 512", "less than 512"]),
         (
             refusal(&|keys| keys.left_out = "tokens"),
             ["tokenizer.ggml.tokens", "missing", "convert the model again"],
@@ -261,6 +261,18 @@ fn keys_that_are_missing_or_absurd_are_named() {
         for part in parts {
             assert!(said.contains(part), "{said:?} lacks {part:?}");
         }
+    }
+}
+
+#[test]
+fn a_token_that_is_no_text_is_named() {
+    let mut bytes = GgufKeys::of("dense-f32").bytes();
+    let at = bytes.windows(10).position(|window| window == b"<|im_end|>").unwrap();
+    bytes[at] = 0xff;
+    let file = Reader::from_bytes(Path::new("keys.gguf"), bytes, &Limits::default()).unwrap();
+    let said = Tokenizer::from_gguf(file.keys()).unwrap_err().to_string();
+    for part in ["tokenizer.ggml.tokens", "element 497", "UTF-8"] {
+        assert!(said.contains(part), "{said:?} lacks {part:?}");
     }
 }
 

@@ -123,10 +123,12 @@ fn elements<'a, T>(
 }
 
 fn check_special_id(key: &str, value: Value, tokens: usize) -> Result<(), TokenizerError> {
-    match value.as_i64() {
-        Some(id) if usize::try_from(id).is_ok_and(|id| id < tokens) => Ok(()),
-        _ => Err(TokenizerError::SpecialId { key: key.to_owned(), found: format!("{value:?}"), tokens }),
+    let id = value.as_i64();
+    if id.and_then(|id| usize::try_from(id).ok()).is_some_and(|id| id < tokens) {
+        return Ok(());
     }
+    let found = id.map_or_else(|| format!("{value:?}"), |id| id.to_string());
+    Err(TokenizerError::SpecialId { key: key.to_owned(), found, tokens })
 }
 
 #[cfg(test)]
