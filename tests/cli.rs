@@ -61,7 +61,7 @@ fn readmes_commands_are_real() {
 #[test]
 fn every_command_has_help_with_examples() {
     let help = words("--help").expect(0).stdout;
-    for verb in ["dump", "verify", "compare", "inspect"] {
+    for verb in ["dump", "verify", "compare", "inspect", "mock"] {
         assert!(help.contains(verb), "{help}");
         let help = etalon([verb, "--help"]).expect(0).stdout;
         assert!(help.contains("Examples:") && help.contains(&format!("  etalon {verb} ")), "{help}");
@@ -289,6 +289,56 @@ fn kernels_that_this_processor_lacks_are_refused() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr.contains("\"avx1024\"") && stderr.contains("scalar"), "{stderr}");
+}
+
+/// A prompt is encoded as the tokenizer of Hugging Face does, from either kind of file.
+#[test]
+fn prompts_are_encoded_by_the_checkpoints_tokenizer() {
+    let room = tempfile::tempdir().unwrap();
+    let (output, file) = (room.path().join("trace.npz"), room.path().join("prompt.txt"));
+    let text = "The norms of 12 layers are near 1.\n  naïve 東京 <|im_end|>";
+    fs::write(&file, text).unwrap();
+    for model in [MODEL, "fixtures/gguf-good/dense-text-f32-f32.gguf"] {
+        for prompt in [["--prompt", text], ["--prompt-file", file.to_str().unwrap()]] {
+            let output = ["--points", "lm_head", "--force", "-o", output.to_str().unwrap()];
+            etalon(["dump", model].iter().chain(&prompt).chain(&output)).expect(0);
+            let trace = Trace::open(&room.path().join("trace.npz")).unwrap();
+            assert_eq!(
+                trace.tokens(),
+                Some(
+                    &[
+                        51, 277, 294, 273, 76, 82, 403, 220, 16, 17, 220, 75, 64, 88, 297, 82, 262, 269, 294,
+                        68, 268, 220, 16, 373, 220, 294, 64, 127, 107, 361, 220, 162, 251, 109, 160, 118,
+                        105, 220, 497
+                    ][..]
+                ),
+                "{model} {prompt:?}"
+            );
+        }
+    }
+}
+
+/// Both forms of a mock are one model, and its own trace says so; other seeds are other models.
+#[test]
+fn mocks_are_models_in_both_forms() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_str().unwrap().to_owned();
+    let (hf, gguf, split, trace) = (path("hf"), path("mock.gguf"), path("split"), path("trace.npz"));
+    let preset = "tiny-moe --layers 2 --dtype F32";
+    words(&format!("mock {preset} -o {hf}")).expect(0);
+    words(&format!("mock {preset} -o {gguf}")).expect(0);
+    words(&format!("mock {preset} -o {split} --experts split")).expect(0);
+    words(&format!("dump {hf} --tokens 1,2,3,4,5 -o {trace}")).expect(0);
+    words(&format!("verify {split} --against {trace} --limit *=0")).expect(0);
+    words(&format!("verify {gguf} --against {trace}")).expect(0);
+    words(&format!("mock {preset} -o {hf} --seed 1")).expect(2);
+    words(&format!("mock {preset} -o {hf} --seed 1 --force")).expect(0);
+    let ran = words(&format!("verify {hf} --against {trace} --json")).expect(1);
+    assert_eq!(ran.json()["divergence"]["point"], "model.embed_tokens");
+    let list = words("mock --list").expect(0).stdout;
+    assert!(list.contains("tiny-moe") && list.contains("0.8B"), "{list}");
+    assert!(words("mock 17B -o x").expect(2).stderr.contains("tiny-moe"));
+    words(&format!("mock {MODEL}/config.json -o {} --dtype F16", path("other"))).expect(0);
 }
 
 /// NaN among the weights is refused by name, or run and then found.

@@ -51,10 +51,10 @@ impl From<Precision> for reference::Precision {
 #[derive(clap::Args)]
 #[group(required = false, multiple = false)]
 pub struct TextArgs {
-    /// Text, for the model's own tokenizer; special tokens in it are parsed.
+    /// Text for the checkpoint's own tokenizer; special tokens in it are parsed, and nothing is added to it.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Text from a file, taken as it is.
+    /// The same from a file, taken as it is.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Token ids.
@@ -66,31 +66,21 @@ pub struct TextArgs {
 }
 
 impl TextArgs {
-    /// Whether there is any.
-    pub fn is_given(&self) -> bool {
-        self.prompt.is_some()
-            || self.prompt_file.is_some()
-            || self.tokens.is_some()
-            || self.tokens_file.is_some()
-    }
-
-    /// The token ids, for this model's tokenizer if there is text to encode.
-    pub fn read(&self, checkpoint: &Checkpoint) -> anyhow::Result<Vec<u32>> {
-        let tokens = if let Some(tokens) = &self.tokens {
-            tokens.clone()
-        } else if let Some(file) = &self.tokens_file {
-            tokens_of_file(file)?
-        } else if let Some(prompt) = &self.prompt {
-            checkpoint.tokenizer()?.encode(prompt)?
-        } else if let Some(file) = &self.prompt_file {
-            let text =
-                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            checkpoint.tokenizer()?.encode(&text)?
-        } else {
-            anyhow::bail!("nothing to run: give --prompt, --prompt-file, --tokens or --tokens-file")
+    /// The token ids, for this model's tokenizer if there is text to encode; `None` if nothing is given.
+    pub fn read(&self, checkpoint: &Checkpoint) -> anyhow::Result<Option<Vec<u32>>> {
+        let encode = |text: &str| anyhow::Ok(checkpoint.tokenizer()?.encode(text)?);
+        let tokens = match (&self.prompt, &self.prompt_file, &self.tokens, &self.tokens_file) {
+            (Some(text), ..) => encode(text)?,
+            (_, Some(file), ..) => {
+                let text = std::fs::read_to_string(file);
+                encode(&text.with_context(|| format!("cannot read {}", file.display()))?)?
+            }
+            (_, _, Some(tokens), _) => tokens.clone(),
+            (_, _, _, Some(file)) => tokens_of_file(file)?,
+            _ => return Ok(None),
         };
         anyhow::ensure!(!tokens.is_empty(), "the prompt is empty: a forward pass needs at least one token");
-        Ok(tokens)
+        Ok(Some(tokens))
     }
 }
 

@@ -86,6 +86,8 @@ impl Args {
         }
         let output = self.output.context("no output: give -o OUT")?;
         let tokens = self.text.read(&checkpoint)?;
+        let tokens =
+            tokens.context("nothing to run: give --prompt, --prompt-file, --tokens or --tokens-file")?;
         let bar = Bar::new();
         let what = Dump {
             points: self.points,

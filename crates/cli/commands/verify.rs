@@ -48,7 +48,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let checkpoint = self.model.open()?;
         let trace = Trace::open(&self.against)?;
-        let tokens = if self.text.is_given() { Some(self.text.read(&checkpoint)?) } else { None };
+        let tokens = self.text.read(&checkpoint)?;
         let bar = Bar::new();
         let how = Run {
             precision: self.precision.map_or_else(|| eval::precision_for(&trace), Into::into),
