@@ -253,7 +253,7 @@ pub const ROWS: &[TensorSpec] = &[
         scope: Scope::Moe,
         axes: &[Hidden],
         hf: &[stored("mlp.shared_expert_gate.weight", &[One, Hidden], &[DropAxis(0)])],
-        gguf: stored("ffn_gate_inp_shexp.weight", &[Hidden], &[]),
+        gguf: stored("ffn_gate_inp_shexp.weight", &[One, Hidden], &[DropAxis(0)]),
     },
     norm!(FinalNorm, Scope::Global, &[Hidden], "norm.weight", "output_norm.weight"),
     plain!(LmHead, Scope::Global, &[Vocab, Hidden], "lm_head.weight", "output.weight"),

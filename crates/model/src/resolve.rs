@@ -327,9 +327,11 @@ impl Resolver<'_> {
         let expected: Vec<u64> = form.axes.iter().map(|d| d.size(self.config) as u64).collect();
         let found = info.shape.dims();
         // ggml cannot tell [1, D] from [D]: its writers leave either.
-        let leading =
-            if self.dialect == Dialect::Gguf { found.iter().take_while(|&&d| d == 1).count() } else { 0 };
-        let same = found == expected || found[leading..] == expected;
+        let trimmed = |dims: &[u64]| match self.dialect {
+            Dialect::Gguf => dims.iter().copied().skip_while(|&d| d == 1).collect(),
+            Dialect::Hf { .. } => dims.to_vec(),
+        };
+        let same = trimmed(found) == trimmed(&expected);
         (!same).then(|| Problem::Misshapen {
             name,
             expected: dim::describe(form.axes, self.config),

@@ -35,7 +35,7 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     reduce(&lanes)
 }
 
-/// The lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once.
+/// Adds to the lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once.
 ///
 /// `w` and `x` interleave rows and tokens: `w[i][r]` is the `i`-th lane group of row `r`. `P` registers of `S` make
 /// eight lanes.
@@ -44,8 +44,14 @@ pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize, cons
     simd: S,
     w: &[[Lane; R]],
     x: &[[Lane; T]],
-) -> [[Lane; T]; R] {
+    lanes: &mut [[Lane; T]; R],
+) {
     let mut sums = [[[simd.splat_f64s(0.0); P]; T]; R];
+    for (sums, lanes) in sums.iter_mut().zip(lanes.iter()) {
+        for (sum, lane) in sums.iter_mut().zip(lanes) {
+            sum.copy_from_slice(S::as_simd_f64s(lane).0);
+        }
+    }
     // Plain loops: `array::map` and its kin are not inlined into code compiled for another instruction set.
     for (w, x) in w.iter().zip(x) {
         for r in 0..R {
@@ -62,13 +68,11 @@ pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize, cons
             }
         }
     }
-    let mut lanes = [[[0.0; LANES]; T]; R];
     for (lanes, sums) in lanes.iter_mut().zip(&sums) {
         for (lane, sum) in lanes.iter_mut().zip(sums) {
             S::as_mut_simd_f64s(lane).0.copy_from_slice(sum);
         }
     }
-    lanes
 }
 
 /// An instruction set that the tiles are compiled for.
