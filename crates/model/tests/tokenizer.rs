@@ -44,14 +44,15 @@ fn expectation<'a>(entry: &'a Value, ids: &str) -> (&'a str, Vec<u32>) {
     (entry["text"].as_str().unwrap(), ids.collect())
 }
 
-/// How many texts of a checkpoint were compared; all must agree.
-fn assert_checkpoint_ids(tokenizer: &Tokenizer, checkpoint: &str) {
+/// All texts of a checkpoint give the ids of Hugging Face, which puts them into NFC first; GGUF leaves that to others.
+fn assert_checkpoint_ids(tokenizer: &Tokenizer, checkpoint: &str, normalises: bool) {
     let expected = json_of(&format!("{checkpoint}/tokens.json"));
     let expected = expected.as_array().unwrap();
     assert_eq!(expected.len(), 40);
     for entry in expected {
         let (text, ids) = expectation(entry, "ids");
-        assert_eq!(tokenizer.encode(text).unwrap(), ids, "{checkpoint}: {text:?}");
+        let given = if normalises { text.to_owned() } else { nfc(text) };
+        assert_eq!(tokenizer.encode(&given).unwrap(), ids, "{checkpoint}: {text:?}");
         assert_eq!(tokenizer.decode(&ids).unwrap(), nfc(text), "{checkpoint}");
     }
 }
@@ -59,7 +60,7 @@ fn assert_checkpoint_ids(tokenizer: &Tokenizer, checkpoint: &str) {
 #[test]
 fn tokenizer_json_gives_the_ids_of_hugging_face() {
     for checkpoint in CHECKPOINTS {
-        assert_checkpoint_ids(&Tokenizer::from_hf_dir(&fixture(checkpoint)).unwrap(), checkpoint);
+        assert_checkpoint_ids(&Tokenizer::from_hf_dir(&fixture(checkpoint)).unwrap(), checkpoint, true);
     }
 }
 
@@ -70,7 +71,7 @@ fn vocab_and_merges_give_the_same_ids() {
         for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
             fs::copy(fixture(checkpoint).join(name), dir.path().join(name)).unwrap();
         }
-        assert_checkpoint_ids(&Tokenizer::from_hf_dir(dir.path()).unwrap(), checkpoint);
+        assert_checkpoint_ids(&Tokenizer::from_hf_dir(dir.path()).unwrap(), checkpoint, true);
     }
 }
 
@@ -79,7 +80,7 @@ fn gguf_keys_give_the_same_ids() {
     for checkpoint in CHECKPOINTS {
         let keys = GgufKeys::of(checkpoint);
         let tokenizer = keys.tokenizer().unwrap();
-        assert_checkpoint_ids(&tokenizer, checkpoint);
+        assert_checkpoint_ids(&tokenizer, checkpoint, false);
         let from_json = Tokenizer::from_hf_dir(&fixture(checkpoint)).unwrap();
         assert_eq!(tokenizer.vocab_size(), from_json.vocab_size());
         // The file has padding, which is no text: its name is spelled out instead.
@@ -97,15 +98,12 @@ fn files_by_the_public_converter_give_the_same_ids() {
         let path = file.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "gguf") {
             let file = Reader::open(&path, &Limits::default()).unwrap();
-            assert_checkpoint_ids(&Tokenizer::from_gguf(file.keys()).unwrap(), "dense-f32");
+            assert_checkpoint_ids(&Tokenizer::from_gguf(file.keys()).unwrap(), "dense-f32", false);
             files += 1;
         }
     }
     assert!(files > 0);
 }
-
-/// The `.inp` texts that are not in normal form. llama.cpp encodes them as they are, Hugging Face after NFC.
-const DECOMPOSED: [usize; 3] = [46, 47, 48];
 
 #[test]
 fn the_published_vocabulary_gives_its_published_ids() {
@@ -116,16 +114,10 @@ fn the_published_vocabulary_gives_its_published_ids() {
     assert_eq!((texts.len(), rows.len()), (51, 51));
     for (index, (text, row)) in texts.iter().zip(rows).enumerate() {
         let theirs: Vec<u32> = row.split_whitespace().map(|id| id.parse().unwrap()).collect();
-        let ours = PUBLISHED.encode(text).unwrap();
-        if DECOMPOSED.contains(&index) {
-            assert_eq!(PUBLISHED.decode(&theirs).unwrap(), *text, "text {index}");
-            assert_ne!(nfc(text), *text, "text {index}");
-            assert_eq!(ours, PUBLISHED.encode(&nfc(text)).unwrap(), "text {index}");
-        } else {
-            assert_eq!(ours, theirs, "text {index}: {text:?}");
-        }
+        assert_eq!(PUBLISHED.encode(text).unwrap(), theirs, "text {index}: {text:?}");
     }
-    assert_eq!(PUBLISHED.encode(texts[46]).unwrap(), [963], "é, one token");
+    // Three of them hold decomposed accents, which stay as they are.
+    assert_eq!(texts.iter().filter(|text| nfc(text) != **text).count(), 3);
 }
 
 #[test]
@@ -146,7 +138,10 @@ fn both_splitting_rules_give_the_ids_of_hugging_face() {
         let tokenizer = Tokenizer::from_parts(&tokens, &types, &merges, pre).unwrap();
         for entry in expected.as_array().unwrap() {
             let (text, ids) = expectation(entry, pre);
-            assert_eq!(tokenizer.encode(text).unwrap(), ids, "{pre}: {text:?}");
+            // The library normalises what stands between special tokens, not across them.
+            let normal: Vec<String> = text.split("<|endoftext|>").map(nfc).collect();
+            let normal = normal.join("<|endoftext|>");
+            assert_eq!(tokenizer.encode(&normal).unwrap(), ids, "{pre}: {text:?}");
         }
     }
     let differing = expected.as_array().unwrap().iter().filter(|e| e["qwen2"] != e["qwen35"]).count();
@@ -169,20 +164,20 @@ fn text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn text_survives_up_to_normalisation(text in text()) {
-        for tokenizer in [&*PUBLISHED, &*SMALL, &*SMALL_GGUF] {
+    fn text_survives_but_for_normalisation(text in text()) {
+        for (tokenizer, survives) in [(&*PUBLISHED, text.clone()), (&*SMALL, nfc(&text)), (&*SMALL_GGUF, text.clone())] {
             let ids = tokenizer.encode(&text).unwrap();
-            prop_assert_eq!(tokenizer.decode(&ids).unwrap(), nfc(&text));
+            prop_assert_eq!(tokenizer.decode(&ids).unwrap(), survives);
             prop_assert!(Tokenizer::check(&ids, tokenizer.vocab_size()).is_ok());
         }
     }
 
     #[test]
-    fn gguf_and_json_agree_on_any_text(text in text(), special in prop::sample::select(vec![
+    fn gguf_and_json_agree_on_normal_text(text in text(), special in prop::sample::select(vec![
         "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>", "<|im_start", "[PAD507]",
     ])) {
         let text = format!("{text}{special}{text}");
-        prop_assert_eq!(SMALL_GGUF.encode(&text).unwrap(), SMALL.encode(&text).unwrap());
+        prop_assert_eq!(SMALL_GGUF.encode(&nfc(&text)).unwrap(), SMALL.encode(&text).unwrap());
     }
 
     /// Whatever the arrays say, there is a tokenizer or an error.

@@ -222,7 +222,7 @@ fn from_vocab_and_merges(vocab: &Path, merges: &Path, config: &Path) -> Result<T
         vocabulary.insert(token.content.clone(), id)?;
         vocabulary.added.push(token);
     }
-    vocabulary.build(Pipeline::of_qwen(QWEN35)?)
+    vocabulary.build(Pipeline::of_qwen(QWEN35, true)?)
 }
 
 fn split_lines<'a>(

@@ -25,8 +25,9 @@ mod token_type {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a GGUF file. Text is normalised to NFC first, as the models of the family were trained;
-    /// GGUF has no key for that.
+    /// Reads the tokenizer of a GGUF file. Text is taken as it is: GGUF has no key for a normaliser, and the ids of
+    /// decomposed text are those that llama.cpp gives. Hugging Face's tokenizers of this family put text into NFC
+    /// first, so that a checkpoint and its GGUF differ on text that is not in that form.
     ///
     /// # Errors
     /// Keys that are missing or of another type, a kind of tokenizer other than byte-level BPE, special ids that have
@@ -62,7 +63,7 @@ impl Tokenizer {
         merges: &[&str],
         pre: &str,
     ) -> Result<Tokenizer, TokenizerError> {
-        let pipeline = Pipeline::of_qwen(pre)?;
+        let pipeline = Pipeline::of_qwen(pre, false)?;
         if token_types.len() != tokens.len() {
             return Err(TokenizerError::Length {
                 key: TOKEN_TYPE,

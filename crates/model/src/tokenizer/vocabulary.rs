@@ -46,8 +46,8 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// The family's own: NFC, the splitting rule named `pre`, bytes as characters.
-    pub(super) fn of_qwen(pre: &str) -> Result<Pipeline, TokenizerError> {
+    /// The family's own: the splitting rule named `pre`, bytes as characters; `nfc` puts that normal form before it.
+    pub(super) fn of_qwen(pre: &str, nfc: bool) -> Result<Pipeline, TokenizerError> {
         let Some((_, pattern)) = PRE.iter().find(|(name, _)| *name == pre) else {
             let known = PRE.map(|(name, _)| name).join(", ");
             return Err(TokenizerError::Unknown { key: gguf::PRE, found: pre.to_owned(), known });
@@ -57,7 +57,7 @@ impl Pipeline {
             .map_err(|source| TokenizerError::Library { place: gguf::PRE.to_owned(), source })?;
         let bytes = ByteLevel::new(false, false, false);
         Ok(Pipeline {
-            normalizer: Some(NFC.into()),
+            normalizer: nfc.then(|| NFC.into()),
             pre_tokenizer: Sequence::new(vec![split.into(), bytes.into()]).into(),
         })
     }
