@@ -25,7 +25,7 @@ const HASHES: [(&str, &str, &str); 2] = [
     (
         "tiny-moe",
         "36febcf226117ba671fab4660ab9565259c5fbf0785c0282c5269664781ef83d",
-        "7ae9d1cea5dd6fbfe34c3cac57d5e2c95e480aa0dcf19749149b87ece315abf0",
+        "712bed749110d52d37ed3a44334c11608709513eb665d27e7a4a355f25234cf9",
     ),
 ];
 
