@@ -17,16 +17,35 @@ pub(crate) fn truncate(x: f32) -> i32 {
     if integer == i32::MAX || x.is_nan() { i32::MIN } else { integer }
 }
 
+/// Rounds to the nearest integer, halves away from zero, and converts like [`truncate`]. Up to 2²² this is exact: the sum
+/// reaches the next integer just when x has come within a half of it.
+#[inline(always)]
+pub(crate) fn round(x: f32) -> i32 {
+    truncate(x + 0.5_f32.next_down().copysign(x))
+}
+
 /// 1/x, but 0 for 0.
 #[inline(always)]
 pub(crate) fn reciprocal(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
+/// The largest magnitude; NaN has none. Compared as bits, which are ordered as magnitudes are: no order of comparisons need
+/// be kept for integers.
+#[inline(always)]
+pub(crate) fn magnitude(values: &[f32]) -> f32 {
+    let bits = |x: f32| if x.is_nan() { 0 } else { x.abs().to_bits() as i32 };
+    f32::from_bits(values.iter().fold(0, |largest, &x| bits(x).max(largest)) as u32)
+}
+
 /// The value of largest magnitude, the first one of several; 0 if there is none but zeros.
 #[inline(always)]
 pub(crate) fn extreme(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |extreme: f32, &x| if x.abs() > extreme.abs() { x } else { extreme })
+    let magnitude = magnitude(values);
+    if magnitude == 0.0 {
+        return 0.0;
+    }
+    values.iter().copied().find(|x| x.abs() == magnitude).unwrap_or(0.0)
 }
 
 /// The largest of the values, at least 0.
@@ -78,6 +97,18 @@ mod tests {
         }
         assert_eq!(nearest(f32::INFINITY), -0x0040_0000);
         assert_eq!(nearest(f32::NAN), 0);
+    }
+
+    #[test]
+    fn round_is_right_around_every_half() {
+        for integer in 0..1 << 22 {
+            let half = integer as f32 + 0.5;
+            for x in [integer as f32, half.next_down(), half, half.next_up()] {
+                assert_eq!(round(x), x.round() as i32, "{x}");
+                assert_eq!(round(-x), (-x).round() as i32, "-{x}");
+            }
+        }
+        assert_eq!([round(f32::NAN), round(f32::INFINITY)], [i32::MIN; 2]);
     }
 
     #[test]

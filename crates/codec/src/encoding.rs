@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::arithmetic::magnitude;
 use crate::table::{ENCODINGS, Encode, ROWS, Row};
 use crate::{DecodeError, EncodeError, UnknownId};
 
@@ -171,14 +172,14 @@ impl Encoding {
                     self.check_importance(values.len(), importance)?;
                 }
                 encode(values, importance, out);
-                self.check_scales(out)
+                self.check_scales(values, out)
             }
             Encode::BlocksByImportance(encode) => {
                 self.check_finite(values)?;
                 let importance = importance.ok_or(EncodeError::ImportanceRequired { encoding })?;
                 self.check_importance(values.len(), importance)?;
                 encode(values, importance, out);
-                self.check_scales(out)
+                self.check_scales(values, out)
             }
         }
     }
@@ -202,14 +203,21 @@ impl Encoding {
         }
     }
 
-    /// A scale that overflowed would make infinities or NaN of finite values, which ggml finds out only after writing.
-    fn check_scales(self, bytes: &[u8]) -> Result<(), EncodeError> {
+    /// A scale that overflowed makes infinities or NaN of finite values, which ggml finds out only after writing. Where
+    /// even squares overflow, the encoder's sums were NaN and the block may be zeros instead.
+    fn check_scales(self, values: &[f32], bytes: &[u8]) -> Result<(), EncodeError> {
+        const SQUARES_OVERFLOW: f32 = (1_u64 << 62) as f32;
         let row = self.row();
         let mut decoded = [0.0; MAX_BLOCK_LEN];
         let decoded = &mut decoded[..row.block_len];
-        for (block, bytes) in bytes.chunks_exact(row.block_bytes).enumerate() {
+        let huge = magnitude(values) >= SQUARES_OVERFLOW;
+        let blocks = values.chunks_exact(row.block_len).zip(bytes.chunks_exact(row.block_bytes));
+        for (block, (values, bytes)) in blocks.enumerate() {
             (row.decode)(bytes, decoded);
-            if !decoded.iter().all(|x| x.is_finite()) {
+            let finite = decoded.iter().all(|x| x.is_finite());
+            let lost =
+                huge && magnitude(values) >= SQUARES_OVERFLOW && magnitude(decoded) < SQUARES_OVERFLOW / 2.0;
+            if !finite || lost {
                 return Err(EncodeError::ScaleOverflow { encoding: self, index: block * row.block_len });
             }
         }

@@ -1,6 +1,6 @@
 //! MXFP4 and NVFP4: four-bit floats (E2M1) under eight-bit scales.
 
-use crate::arithmetic::{extreme, truncate};
+use crate::arithmetic::{magnitude, truncate};
 use crate::bits::{nibbles, pack_nibbles};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::f16_to_f32;
@@ -61,7 +61,7 @@ fn nearest_code(x: f32, d: f32) -> u8 {
 /// Errors are not weighed.
 pub(crate) fn encode_mxfp4(values: &[f32; 32], _: Option<Weights<'_, 32>>, block: &mut [u8; 17]) {
     fields_mut!(block => e: 1, quants: 16);
-    let largest = extreme(values).abs();
+    let largest = magnitude(values);
     // The f32 nearest to the logarithm: just below a power of two it is an integer already.
     let log = f64::from(largest).log2() as f32;
     e[0] = if largest > 0.0 { truncate(log.floor() - 2.0 + 127.0) as u8 } else { 0 };
@@ -86,7 +86,7 @@ pub(crate) fn encode_nvfp4(values: &[f32; 64], _: Option<Weights<'_, 64>>, block
     fields_mut!(block => scales: 4, quants: 32);
     let groups = values.as_chunks::<16>().0.iter().zip(quants.as_chunks_mut::<8>().0);
     for ((group, quants), s) in groups.zip(scales) {
-        *s = ue4m3(extreme(group).abs() / 6.0);
+        *s = ue4m3(magnitude(group) / 6.0);
         let d = half_ue4m3(*s);
         *quants = pack_nibbles(&group.map(|x| nearest_code(x, d)));
     }

@@ -4,7 +4,7 @@ use std::array;
 use std::cmp::Ordering;
 use std::sync::LazyLock;
 
-use crate::arithmetic::{extreme, sum_of_squares, weigh};
+use crate::arithmetic::{magnitude, sum_of_squares, weigh};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{f16_to_f32, f32_to_f16, scale, store_scale};
 use crate::grid::{self, with_levels};
@@ -201,7 +201,7 @@ pub(crate) fn encode_iq1_s(values: &[f32; 256], weights: Weights<'_, 256>, block
     let power = 2.0 * sum_of_squares(values) / 256.0;
     let fits: [Fit<4>; 8] = array::from_fn(|g| {
         let x: &[f32; 32] = &values.as_chunks().0[g];
-        if extreme(x).abs() < 1e-12 {
+        if magnitude(x) < 1e-12 {
             return Fit::ZERO;
         }
         let weights = weigh(x, weights.group(g), power);
@@ -275,7 +275,7 @@ pub(crate) fn encode_iq1_m(values: &[f32; 256], weights: Option<Weights<'_, 256>
     });
     let fits: [Fit<2>; 16] = array::from_fn(|g| {
         let x = &groups[g];
-        if extreme(x).abs() < 1e-7 {
+        if magnitude(x) < 1e-7 {
             return Fit::ZERO;
         }
         let order = sorted(x);

@@ -1,6 +1,6 @@
 //! Q1_0 and Q2_0: a sign or a small integer times a scale.
 
-use crate::arithmetic::{extreme, reciprocal, sum, truncate};
+use crate::arithmetic::{magnitude, reciprocal, round, sum};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
 
@@ -40,10 +40,10 @@ pub(crate) fn encode_q1_0(values: &[f32; 128], _: Option<Weights<'_, 128>>, bloc
 /// Q2_0: the largest magnitude is d, so that 2·d is never used. Errors are not weighed.
 pub(crate) fn encode_q2_0(values: &[f32; 64], _: Option<Weights<'_, 64>>, block: &mut [u8; 18]) {
     fields_mut!(block => d: 2, quants: 16);
-    let step = extreme(values).abs();
+    let step = magnitude(values);
     let inverse = reciprocal(step);
     store_scale(d, step);
-    let code = |x: f32| (truncate((x * inverse).round()).wrapping_add(1)).clamp(0, 3) as u8;
+    let code = |x: f32| (round(x * inverse) + 1).clamp(0, 3) as u8;
     for (byte, values) in quants.iter_mut().zip(values.as_chunks::<4>().0) {
         *byte = (0..4).fold(0, |byte, i| byte | code(values[i]) << (2 * i));
     }

@@ -1,6 +1,6 @@
 //! Q8_0, Q8_1 and Q8_K: bytes times a scale.
 
-use crate::arithmetic::{extreme, reciprocal, truncate};
+use crate::arithmetic::{magnitude, reciprocal, round};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
 
@@ -37,11 +37,11 @@ pub(crate) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn encode_q8_0(values: &[f32; 32], _: Option<Weights<'_, 32>>, block: &mut [u8; 34]) {
     fields_mut!(block => d: 2, quants: 32);
-    let step = extreme(values).abs() / 127.0;
+    let step = magnitude(values) / 127.0;
     let inverse = reciprocal(step);
     store_scale(d, step);
     for (q, x) in quants.iter_mut().zip(values) {
-        *q = truncate((x * inverse).round()) as u8;
+        *q = round(x * inverse) as u8;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::array;
 
-use crate::arithmetic::{extreme, reciprocal, truncate};
+use crate::arithmetic::{magnitude, reciprocal, round};
 use crate::bits::pack_pairs;
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
@@ -48,9 +48,9 @@ pub(crate) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; 256]) {
 
 /// The digits 0, 1, 2 of −1, 0, 1 times the largest magnitude, and that.
 fn fit(values: &[f32; 256]) -> (f32, [u8; 256]) {
-    let step = extreme(values).abs();
+    let step = magnitude(values);
     let inverse = reciprocal(step);
-    (step, values.map(|x| (truncate((x * inverse).round()) + 1) as u8))
+    (step, values.map(|x| (round(x * inverse) + 1) as u8))
 }
 
 /// Bytes of digits, the first one up front: the number in base three, as a fraction of 3^5, rounded up to one of 256.

@@ -46,6 +46,9 @@ proptest! {
                 let mut decoded = vec![f32::NAN; values.len()];
                 encoding.decode(&bytes, &mut decoded).unwrap();
                 prop_assert!(decoded.iter().all(|y| y.is_finite()), "{encoding}");
+                if values.iter().any(|x| x.abs() > 1e20) {
+                    prop_assert!(decoded.iter().any(|y| y.abs() > 1e18), "{encoding}: lost silently");
+                }
             }
             Err(EncodeError::NotFinite { index, .. }) => {
                 prop_assert!(!values[index].is_finite());
