@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::forward::{Logits, Model};
 use crate::points::Points;
 
-/// Tokens whose logits are held at a time: 128 rows of a 248,320-word vocabulary are 254 MB.
-const HEAD_TOKENS: usize = 128;
+/// Tokens whose logits are held at a time: 64 rows of a 248,320-word vocabulary are 127 MB.
+const HEAD_TOKENS: usize = 64;
 
 impl Model<'_> {
     /// Rows of the embedding: `[T] → [T, D]`.
