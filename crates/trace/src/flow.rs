@@ -14,38 +14,46 @@ const OWN_FAULT: f64 = 1000.0;
 /// How a compared point stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    pub(crate) measure: f64,
-    pub(crate) within_limit: bool,
+    /// Infinite where nothing could be measured: what follows from that is explained.
+    measure: f64,
+    within_limit: bool,
 }
 
-/// The points beyond their limits that nothing explains: all that they are computed from is within its limit, and
-/// far better than they are. Where an input was not compared, its own inputs stand for it. Points outside the
-/// table are taken to follow from everything.
+impl Standing {
+    pub(crate) fn new(measure: f64, within_limit: bool) -> Standing {
+        Standing { measure: if measure.is_nan() { f64::INFINITY } else { measure }, within_limit }
+    }
+}
+
+/// The points beyond their limits that nothing explains: all that they are computed from is far better than they
+/// are. Where an input was not compared, its own inputs stand for it. Points outside the table are taken to follow
+/// from everything.
 pub(crate) fn unexplained(compared: &HashMap<&str, Standing>) -> Vec<String> {
     let layers: BTreeSet<usize> = compared.keys().filter_map(|name| point::parse(name)?.0).collect();
     let mut unexplained = Vec::new();
-    // Goes through the points of one layer, or one outside, and says how its last one stands.
-    let mut walk = |kinds: &mut dyn Iterator<Item = &PointKind>, layer: usize, before: Standing| {
-        let mut standings = HashMap::from([(BEFORE, before)]);
+    // Goes through the points of one layer, or one outside, and gives the measure of its last one.
+    let mut walk = |kinds: &mut dyn Iterator<Item = &PointKind>, layer: usize, before: f64| {
+        let mut measures = HashMap::from([(BEFORE, before)]);
         let mut last = before;
         for kind in kinds {
-            let inputs = kind.inputs.iter().filter_map(|input| standings.get(input));
-            let given = inputs.fold(RIGHT, |all, input| Standing {
-                measure: all.measure.max(input.measure),
-                within_limit: all.within_limit && input.within_limit,
-            });
+            let given =
+                kind.inputs.iter().filter_map(|input| measures.get(input)).copied().fold(0.0, f64::max);
             let name = kind.name(layer);
-            last = compared.get(name.as_str()).copied().unwrap_or(given);
-            let explained = given.measure * OWN_FAULT >= last.measure;
-            if !last.within_limit && given.within_limit && !explained {
-                unexplained.push(name);
-            }
-            standings.insert(kind.suffix, last);
+            last = match compared.get(name.as_str()) {
+                None => given,
+                Some(standing) => {
+                    if !standing.within_limit && given * OWN_FAULT < standing.measure {
+                        unexplained.push(name);
+                    }
+                    standing.measure
+                }
+            };
+            measures.insert(kind.suffix, last);
         }
         last
     };
     let global = |suffix: &'static str| KINDS.iter().filter(move |k| !k.in_layer && k.suffix == suffix);
-    let mut before = walk(&mut global("model.embed_tokens"), 0, RIGHT);
+    let mut before = walk(&mut global("model.embed_tokens"), 0, 0.0);
     for layer in layers {
         before = walk(&mut KINDS.iter().filter(|k| k.in_layer), layer, before);
     }
@@ -53,9 +61,6 @@ pub(crate) fn unexplained(compared: &HashMap<&str, Standing>) -> Vec<String> {
     walk(&mut global("lm_head"), 0, before);
     unexplained
 }
-
-/// How what was not compared stands, as long as nothing speaks against it.
-const RIGHT: Standing = Standing { measure: 0.0, within_limit: true };
 
 #[cfg(test)]
 mod tests {
@@ -80,8 +85,8 @@ mod tests {
 
     fn standings(beyond: &[&str]) -> HashMap<&'static str, Standing> {
         let standing = |name| match beyond.contains(&name) {
-            true => Standing { measure: 0.5, within_limit: false },
-            false => Standing { measure: 1e-12, within_limit: true },
+            true => Standing::new(0.5, false),
+            false => Standing::new(1e-12, true),
         };
         COMPARED.iter().map(|name| (*name, standing(*name))).collect()
     }
@@ -111,13 +116,15 @@ mod tests {
     #[test]
     fn a_point_that_merely_crosses_its_limit_follows_from_its_input() {
         let mut points = standings(&[]);
-        points.insert("model.norm", Standing { measure: 4e-9, within_limit: true });
-        points.insert("lm_head", Standing { measure: 6e-9, within_limit: false });
+        points.insert("model.norm", Standing::new(4e-9, true));
+        points.insert("lm_head", Standing::new(6e-9, false));
         assert!(unexplained(&points).is_empty());
-        points.insert("lm_head", Standing { measure: 6e-5, within_limit: false });
+        points.insert("lm_head", Standing::new(6e-5, false));
         assert_eq!(unexplained(&points), ["lm_head"]);
-        points.insert("lm_head", Standing { measure: f64::NAN, within_limit: false });
+        points.insert("lm_head", Standing::new(f64::NAN, false));
         assert_eq!(unexplained(&points), ["lm_head"]);
+        points.insert("model.norm", Standing::new(f64::NAN, false));
+        assert_eq!(unexplained(&points), ["model.norm"]);
     }
 
     #[test]

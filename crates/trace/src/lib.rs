@@ -1,7 +1,14 @@
 //! Holds named activations, compares two sets and says where they first part.
 //!
-//! A forward pass offers its intermediate values to a [`Tap`] under the names of [`point`]'s table. A tap may
-//! keep them in memory ([`Collect`]) or do nothing at no cost ([`NoTap`]). A finished set is a [`Trace`].
+//! A forward pass offers its intermediate values to a [`Tap`] under the names of [`point`]'s table. A tap may keep
+//! them in memory ([`Collect`]), stream them to files ([`Recorder`]), compare them with a stored trace while the
+//! pass runs ([`CompareTap`]) or do nothing at no cost ([`NoTap`]). A finished set is a [`Trace`]; [`compare`] sets
+//! two side by side. Both ways of comparing end in a [`Report`].
+//!
+//! A trace on disk is a directory of `.npy` files with a `manifest.json` ([`Manifest`]), a `.npz` with the manifest
+//! as one more member, or a `.safetensors` with the manifest in its metadata. All three may lack the manifest, so
+//! that what numpy and PyTorch write is a trace as it stands; an array called `tokens` then holds the token ids.
+//! Files come from elsewhere and are not trusted: nothing is allocated before the bytes for it are there.
 #![forbid(unsafe_code)]
 
 mod align;

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use crate::Error;
 use crate::choices::ChoiceStats;
+use crate::flow::{Standing, unexplained};
 use crate::limits::{Limit, Limits};
 use crate::logits::LogitStats;
 use crate::manifest::{Manifest, ModelId, Producer};
@@ -12,7 +14,6 @@ use crate::measure::Measured;
 use crate::point::{self, order_key};
 use crate::precision::Precision;
 use crate::stats::{Stats, number};
-use crate::{Error, flow};
 
 /// How one set of activations compares with another. Serialises to the JSON that `--json` prints; numbers that are
 /// not finite become the strings `"NaN"`, `"Infinity"` and `"-Infinity"`.
@@ -64,8 +65,7 @@ pub struct Divergence {
     pub causes: Vec<&'static str>,
     /// Points between it and the last one that agrees which only one side has: the fault may lie in one of them.
     pub uncompared_before: Vec<String>,
-    /// Further points beyond their limits although all that they are computed from is within, and far better: faults
-    /// of their own.
+    /// Further points beyond their limits although all that they are computed from is far better: faults of their own.
     pub independent: Vec<String>,
 }
 
@@ -241,8 +241,57 @@ fn diverged(points: &[PointReport], first: usize, only: [&[String]; 2]) -> Diver
     };
     let mut uncompared: Vec<_> = only.into_iter().flatten().filter(between).cloned().collect();
     uncompared.sort_by_key(|name| order_key(name));
-    let standing = |p: &PointReport| flow::Standing { measure: p.measure, within_limit: p.within_limit };
-    let mut independent = flow::unexplained(&points.iter().map(|p| (p.name.as_str(), standing(p))).collect());
+    let standings = points.iter().map(|p| (p.name.as_str(), Standing::new(p.measure, p.within_limit)));
+    let mut independent = unexplained(&standings.collect());
     independent.retain(|other| other != name);
     Divergence { point: name.clone(), causes, uncompared_before: uncompared, independent }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Settings, Tensor, Trace, Values, compare};
+    use serde_json::Value;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    /// Others parse this: a changed name is a new version.
+    #[test]
+    fn the_names_in_the_json_are_stable() {
+        let trace = |logit| {
+            let tensor = |values| Tensor { shape: vec![1, 2], values };
+            let points = vec![
+                ("model.layers.0.mlp.topk_index".to_owned(), tensor(Values::I64(vec![3, logit as i64]))),
+                ("lm_head".to_owned(), tensor(Values::F32(vec![1.0, logit]))),
+            ];
+            Trace::from_tensors(Some(vec![7]), points)
+        };
+        let json =
+            serde_json::to_value(compare(&trace(0.0), &trace(2.0), &Settings::default()).unwrap()).unwrap();
+        let top = "version contract passed divergence reference candidate tokens notes points only_reference \
+                   only_candidate unused_limits";
+        assert_eq!(keys(&json), top.split(' ').collect::<Vec<_>>());
+        assert_eq!(keys(&json["divergence"]), ["point", "causes", "uncompared_before", "independent"]);
+        assert_eq!(keys(&json["reference"]), ["producer", "model", "precision"]);
+        let [choices, logits] = json["points"].as_array().unwrap().as_slice() else { panic!("{json}") };
+        let point =
+            "name shape verdict within_limit measure limit limit_from stats logits choices fault notes";
+        assert_eq!(keys(logits), point.split(' ').collect::<Vec<_>>());
+        let stats = "count nmse nmse_centered max_abs worst cosine nonfinite_reference nonfinite_candidate";
+        assert_eq!(keys(&logits["stats"]), stats.split(' ').collect::<Vec<_>>());
+        assert_eq!(keys(&logits["stats"]["worst"]), ["index", "reference", "candidate", "relative"]);
+        let found = "positions top1_agree disagreements kl_mean kl_max kl_max_at";
+        assert_eq!(keys(&logits["logits"]), found.split(' ').collect::<Vec<_>>());
+        let disagreement = "position reference candidate reference_margin candidate_margin";
+        assert_eq!(keys(&logits["logits"]["disagreements"][0]), disagreement.split(' ').collect::<Vec<_>>());
+        let agreement = "entries equal_entries tokens equal_sets first_difference";
+        assert_eq!(keys(&choices["choices"]), agreement.split(' ').collect::<Vec<_>>());
+        assert_eq!(keys(&choices["choices"]["first_difference"]), ["token", "reference", "candidate"]);
+        assert_eq!(
+            (&choices["verdict"], &logits["verdict"]),
+            (&"first_divergence".into(), &"downstream".into())
+        );
+        assert_eq!(logits["stats"]["worst"]["relative"], "Infinity");
+    }
 }
