@@ -51,7 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             model.forward(&[token(i * 31 + 5)], &mut state, Logits::Last, &mut trace::NoTap)?;
         }
         let decode = rate(DECODE, start);
-        println!("prefill {PREFILL}: {all:.1} tok/s, {last:.1} with the last logits only; decode {decode:.2} tok/s");
+        println!(
+            "prefill {PREFILL}: {all:.1} tok/s, {last:.1} with the last logits only; decode {decode:.2} tok/s"
+        );
     }
     Ok(())
 }

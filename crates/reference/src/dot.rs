@@ -37,12 +37,12 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// Adds to the lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once.
 ///
-/// `w` and `x` interleave rows and tokens: `w[i][r]` is the `i`-th lane group of row `r`. `P` registers of `S` make
-/// eight lanes.
+/// `x` interleaves tokens: `x[i][t]` is the `i`-th lane group of token `t`. Each row of `w` is as long as `x`. `P`
+/// registers of `S` make eight lanes.
 #[inline(always)]
 pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
     simd: S,
-    w: &[[Lane; R]],
+    w: &[&[Lane]; R],
     x: &[[Lane; T]],
     lanes: &mut [[Lane; T]; R],
 ) {
@@ -53,9 +53,13 @@ pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize, cons
         }
     }
     // Plain loops: `array::map` and its kin are not inlined into code compiled for another instruction set.
-    for (w, x) in w.iter().zip(x) {
+    let mut rows = *w;
+    for row in &mut rows {
+        *row = &row[..x.len()];
+    }
+    for (i, x) in x.iter().enumerate() {
         for r in 0..R {
-            let w = S::as_simd_f64s(&w[r]).0;
+            let w = S::as_simd_f64s(&rows[r][i]).0;
             for t in 0..T {
                 let x = S::as_simd_f64s(&x[t]).0;
                 for p in 0..P {

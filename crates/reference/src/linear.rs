@@ -50,7 +50,6 @@ struct Buffers {
     scratch: Vec<f32>,
     narrow: Vec<f32>,
     wide: Vec<Lane>,
-    packed: Vec<Lane>,
 }
 
 /// Activations, tokens interleaved for [`tile`]: whole tiles of tokens first, then those left over one by one. An
@@ -96,29 +95,23 @@ impl Tiled for Product<'_> {
     fn run<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(mut self, simd: S) {
         let Packed { ref lanes, tokens, depth } = *self.x;
         let (tiles, rest) = lanes.split_at(tokens / T * T * depth);
-        if tiles.is_empty() {
-            // Too few tokens to share what is loaded: a row is used as soon as it is widened.
-            for row in 0..self.out.ncols() {
-                self.pack_rows::<1>(row..row + 1);
-                for (t, x) in rest.chunks_exact(depth).enumerate() {
-                    self.tokens::<S, P, 1, 1, FUSED>(simd, row..row + 1, x.as_chunks().0, t);
-                }
+        // Too few tokens to share what is loaded: then rows are used as soon as they are widened.
+        let batch = if tiles.is_empty() { R } else { TASK_ROWS };
+        for first in (0..self.out.ncols()).step_by(batch) {
+            let rows = first..self.out.ncols().min(first + batch);
+            self.widen::<R>(rows.clone());
+            for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
+                self.tokens::<S, P, R, T, FUSED>(simd, rows.clone(), x.as_chunks().0, i * T);
             }
-            return;
-        }
-        let rows = 0..self.out.ncols();
-        self.pack_rows::<R>(rows.clone());
-        for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
-            self.tokens::<S, P, R, T, FUSED>(simd, rows.clone(), x.as_chunks().0, i * T);
-        }
-        for (i, x) in rest.chunks_exact(depth).enumerate() {
-            self.tokens::<S, P, R, 1, FUSED>(simd, rows.clone(), x.as_chunks().0, tokens / T * T + i);
+            for (i, x) in rest.chunks_exact(depth).enumerate() {
+                self.tokens::<S, P, R, 1, FUSED>(simd, rows.clone(), x.as_chunks().0, tokens / T * T + i);
+            }
         }
     }
 }
 
 impl Product<'_> {
-    /// The packed `rows` times `T` tokens from `first` on.
+    /// The widened `rows` times `T` tokens from `first` on.
     #[inline(always)]
     fn tokens<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
         &mut self,
@@ -128,7 +121,14 @@ impl Product<'_> {
         first: usize,
     ) {
         let depth = self.x.depth;
-        let packed = self.buffers.packed.as_chunks::<R>().0;
+        let wide = &self.buffers.wide;
+        let group = |group: usize, block: Range<usize>| -> [&[Lane]; R] {
+            let mut w: [&[Lane]; R] = [&[]; R];
+            for r in 0..R {
+                w[r] = &wide[(group * R + r) * depth..][block.clone()];
+            }
+            w
+        };
         let store = |out: &mut ArrayViewMut2<'_, f64>, group: usize, lanes: &[[Lane; T]; R]| {
             for (row, lanes) in (rows.start + group * R..rows.end).zip(lanes) {
                 for (t, lane) in lanes.iter().enumerate() {
@@ -138,14 +138,14 @@ impl Product<'_> {
         };
         if rows.len() <= R {
             let mut lanes = [[[0.0; LANES]; T]; R];
-            tile::<S, P, R, T, FUSED>(simd, packed, x, &mut lanes);
+            tile::<S, P, R, T, FUSED>(simd, &group(0, 0..depth), x, &mut lanes);
             return store(&mut self.out, 0, &lanes);
         }
         let mut lanes = vec![[[[0.0; LANES]; T]; R]; rows.len().div_ceil(R)];
         for start in (0..depth).step_by(BLOCK) {
             let end = depth.min(start + BLOCK);
-            for (w, lanes) in packed.chunks_exact(depth).zip(&mut lanes) {
-                tile::<S, P, R, T, FUSED>(simd, &w[start..end], &x[start..end], lanes);
+            for (g, lanes) in lanes.iter_mut().enumerate() {
+                tile::<S, P, R, T, FUSED>(simd, &group(g, start..end), &x[start..end], lanes);
             }
         }
         for (group, lanes) in lanes.iter().enumerate() {
@@ -153,28 +153,20 @@ impl Product<'_> {
         }
     }
 
-    /// Rows of this task, widened to f64 and interleaved by groups of `R`; what fills up the last group belongs to no
-    /// row, and its sums go nowhere.
+    /// Widens rows of this task to f64. What fills up the last group of `R` belongs to no row, and its sums go nowhere.
     #[inline(always)]
-    fn pack_rows<const R: usize>(&mut self, rows: Range<usize>) {
+    fn widen<const R: usize>(&mut self, rows: Range<usize>) {
         let depth = self.x.depth;
-        let Buffers { scratch, narrow, wide, packed } = &mut *self.buffers;
-        packed.resize(rows.len().div_ceil(R) * R * depth, [0.0; LANES]);
+        let Buffers { scratch, narrow, wide } = &mut *self.buffers;
+        wide.resize(rows.len().div_ceil(R) * R * depth, [0.0; LANES]);
         narrow.resize(depth * LANES, 0.0);
         narrow[self.w.cols()..].fill(0.0);
-        wide.resize(if R == 1 { 0 } else { depth }, [0.0; LANES]);
-        for (r, row) in rows.enumerate() {
+        for (row, wide) in rows.zip(wide.chunks_exact_mut(depth)) {
             self.w.row(self.first_row + row, &mut narrow[..self.w.cols()], scratch);
-            // Two steps where rows are interleaved: compilers make one of both into a scatter, which is slower.
-            let flat = if R == 1 { &mut packed[r * depth..][..depth] } else { &mut wide[..] };
-            flat.as_flattened_mut()
+            wide.as_flattened_mut()
                 .iter_mut()
                 .zip(narrow.iter())
                 .for_each(|(wide, &narrow)| *wide = narrow.into());
-            if R > 1 {
-                let lanes = packed[r / R * R * depth..].as_chunks_mut::<R>().0;
-                lanes.iter_mut().zip(wide.iter()).for_each(|(lanes, wide)| lanes[r % R] = *wide);
-            }
         }
     }
 }
