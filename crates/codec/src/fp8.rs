@@ -18,9 +18,9 @@ pub(crate) fn decode_e5m2(bytes: &[u8; 1], out: &mut [f32; 1]) {
     out[0] = f16_to_f32(u16::from(bytes[0]) << 8);
 }
 
-/// Rounds to nearest, ties to even; beyond 464 there is only NaN, as PyTorch has it.
+/// Rounds to nearest, ties to even; what is beyond 448, infinity included, becomes 448, as PyTorch has it.
 pub(crate) fn encode_e4m3(value: f32) -> Option<[u8; 1]> {
-    Some([sign(value) | if value.is_nan() { 0x7f } else { magnitude(value, 3, -6).min(0x7f) }])
+    Some([sign(value) | if value.is_nan() { 0x7f } else { magnitude(value, 3, -6).min(0x7e) }])
 }
 
 /// Rounds to nearest, ties to even; from 61440 on there is only infinity.
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn overflow() {
-        assert_eq!(encode_e4m3(464.0), Some([0x7e]));
-        assert_eq!(encode_e4m3(464.0_f32.next_up()), Some([0x7f]));
-        assert_eq!(encode_e4m3(f32::NEG_INFINITY), Some([0xff]));
+        assert_eq!(encode_e4m3(464.0_f32.next_up()), Some([0x7e]));
+        assert_eq!(encode_e4m3(f32::NEG_INFINITY), Some([0xfe]));
+        assert_eq!(encode_e4m3(-f32::NAN), Some([0xff]));
         assert_eq!(encode_e5m2(61440.0_f32.next_down()), Some([0x7b]));
         assert_eq!(encode_e5m2(61440.0), Some([0x7c]));
         assert_eq!(encode_e5m2(f32::MAX), Some([0x7c]));
