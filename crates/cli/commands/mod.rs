@@ -3,7 +3,9 @@
 mod compare;
 mod dump;
 mod inspect;
+mod merge;
 mod mock;
+mod split;
 mod verify;
 
 use std::rc::Rc;
@@ -17,6 +19,8 @@ pub enum Command {
     Verify(verify::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
+    Split(split::Args),
+    Merge(merge::Args),
     Mock(mock::Args),
 }
 
@@ -27,6 +31,8 @@ impl Command {
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Split(args) => args.run(),
+            Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
         }
     }
