@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// Tokenizer files that cannot be read.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    Tokenizer(Box<TokenizerError>),
     /// A small file beside the weights that is no JSON of the kind that it should be.
     #[error("{}: {what}", .path.display())]
     Json {
@@ -109,9 +109,6 @@ pub enum Error {
         /// Both.
         what: String,
     },
-    /// The source cannot be read as a checkpoint.
-    #[error(transparent)]
-    Source(#[from] model::Error),
     /// Values that an encoding does not hold.
     #[error("tensor {tensor:?}: {error}")]
     Encode {
@@ -153,4 +150,10 @@ pub enum Error {
     /// A checkpoint file that could not be written.
     #[error(transparent)]
     Format(#[from] format::Error),
+}
+
+impl From<TokenizerError> for Error {
+    fn from(error: TokenizerError) -> Error {
+        Error::Tokenizer(Box::new(error))
+    }
 }
