@@ -1,6 +1,7 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
 mod compare;
+mod convert;
 mod dump;
 mod inspect;
 mod merge;
@@ -18,6 +19,7 @@ pub enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
     Compare(compare::Args),
+    Convert(convert::Args),
     Inspect(inspect::Args),
     Split(split::Args),
     Merge(merge::Args),
@@ -30,6 +32,7 @@ impl Command {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),
