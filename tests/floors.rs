@@ -58,6 +58,7 @@ const OUTSIDE: &[&str] = &[
     "indicatif",
     "libm",
     "memmap2",
+    "mimalloc",
     "ndarray",
     "pulp",
     "rayon",
