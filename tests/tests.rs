@@ -10,3 +10,4 @@ mod golden;
 mod mutant;
 mod mutations;
 mod pages;
+mod run;

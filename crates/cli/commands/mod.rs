@@ -4,6 +4,7 @@ mod compare;
 mod dump;
 mod inspect;
 mod mock;
+mod run;
 mod verify;
 
 use std::rc::Rc;
@@ -18,16 +19,19 @@ pub enum Command {
     Compare(compare::Args),
     Inspect(inspect::Args),
     Mock(mock::Args),
+    Run(run::Args),
 }
 
 impl Command {
-    pub fn run(self) -> anyhow::Result<Outcome> {
+    /// `json`: nothing but the report is to be printed.
+    pub fn run(self, json: bool) -> anyhow::Result<Outcome> {
         match self {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Inspect(args) => args.run(),
             Command::Mock(args) => args.run(),
+            Command::Run(args) => args.run(json),
         }
     }
 }
