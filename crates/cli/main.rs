@@ -43,7 +43,10 @@ const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match check_kernels().and_then(|()| cli.command.run()).and_then(|outcome| print(&outcome, cli.json)) {
+    match check_kernels()
+        .and_then(|()| cli.command.run(cli.json))
+        .and_then(|outcome| print(&outcome, cli.json))
+    {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", chain(&error)); // nowhere is left to report to

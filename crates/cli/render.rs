@@ -123,6 +123,10 @@ impl eval::Progress for Bar {
     fn reached(&self, done: u64) {
         self.0.set_position(done);
     }
+
+    fn finished(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 impl Drop for Bar {

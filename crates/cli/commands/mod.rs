@@ -6,6 +6,7 @@ mod dump;
 mod inspect;
 mod merge;
 mod mock;
+mod run;
 mod split;
 mod verify;
 
@@ -24,10 +25,12 @@ pub enum Command {
     Split(split::Args),
     Merge(merge::Args),
     Mock(mock::Args),
+    Run(run::Args),
 }
 
 impl Command {
-    pub fn run(self) -> anyhow::Result<Outcome> {
+    /// `json`: nothing but the report is to be printed.
+    pub fn run(self, json: bool) -> anyhow::Result<Outcome> {
         match self {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
@@ -37,6 +40,7 @@ impl Command {
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
+            Command::Run(args) => args.run(json),
         }
     }
 }
