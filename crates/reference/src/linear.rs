@@ -52,7 +52,7 @@ struct Buffers {
     narrow: Vec<f32>,
     /// A block of each of these rows: `[rows, BLOCK]`.
     wide: Lanes,
-    /// Tiles of sums, `[row group, tile, R, T]`, and then those of the tokens left over, `[row group, token, R]`.
+    /// Sums of all tokens, tile by tile: `[row, T]` each.
     sums: Lanes,
 }
 
@@ -145,35 +145,63 @@ impl Tiled for Product<'_> {
         let batch = if whole == 0 { R } else { TASK_ROWS };
         for first in (0..self.out.ncols()).step_by(batch) {
             let rows = first..self.out.ncols().min(first + batch);
-            let groups = rows.len().div_ceil(R);
-            self.decode(rows.clone(), groups * R);
-            self.buffers.sums.resize(groups * R * tokens);
-            self.buffers.sums.as_flattened_mut().fill(0.0);
+            let padded = rows.len().next_multiple_of(R);
+            self.decode(rows.clone(), padded);
+            self.buffers.sums.resize(padded * tokens);
             for start in (0..depth).step_by(BLOCK) {
                 let block = start..depth.min(start + BLOCK);
                 self.widen(block.clone());
-                let Buffers { wide, sums, .. } = &mut *self.buffers;
-                let wide = wide.chunks_exact(R * block.len());
-                let (sums, rest_sums) = sums.split_at_mut(groups * R * whole);
                 for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
-                    let sums = sums.as_chunks_mut::<T>().0.as_chunks_mut::<R>().0;
-                    for (w, sums) in wide.clone().zip(sums.iter_mut().skip(i).step_by(whole / T)) {
-                        tile::<S, P, R, T, FUSED>(simd, w, &x.as_chunks().0[block.clone()], sums);
-                    }
+                    self.tokens::<S, P, R, T, FUSED>(
+                        simd,
+                        i * T,
+                        x.as_chunks().0,
+                        block.clone(),
+                        rows.clone(),
+                    );
                 }
                 for (i, x) in rest.chunks_exact(depth).enumerate() {
-                    let sums = rest_sums.as_chunks_mut::<1>().0.as_chunks_mut::<R>().0;
-                    for (w, sums) in wide.clone().zip(sums.iter_mut().skip(i).step_by(tokens - whole)) {
-                        tile::<S, P, R, 1, FUSED>(simd, w, &x.as_chunks().0[block.clone()], sums);
-                    }
+                    self.tokens::<S, P, R, 1, FUSED>(
+                        simd,
+                        whole + i,
+                        x.as_chunks().0,
+                        block.clone(),
+                        rows.clone(),
+                    );
                 }
             }
-            self.store::<R, T>(rows);
         }
     }
 }
 
 impl Product<'_> {
+    /// A block of `T` tokens, `first` on, times the same of the rows that are widened; with the last block their sums
+    /// are complete.
+    #[inline(always)]
+    fn tokens<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
+        &mut self,
+        simd: S,
+        first: usize,
+        x: &[[Lane; T]],
+        block: Range<usize>,
+        rows: Range<usize>,
+    ) {
+        let Buffers { wide, sums, .. } = &mut *self.buffers;
+        let padded = rows.len().next_multiple_of(R);
+        let sums = &mut sums[first * padded..][..T * padded];
+        let tiles = sums.as_chunks_mut::<T>().0.as_chunks_mut::<R>().0;
+        for (w, sums) in wide.chunks_exact(R * block.len()).zip(tiles) {
+            tile::<S, P, R, T, FUSED>(simd, w, &x[block.clone()], block.start > 0, sums);
+        }
+        if block.end == x.len() {
+            for (row, sums) in rows.zip(sums.as_chunks::<T>().0) {
+                for (t, sum) in sums.iter().enumerate() {
+                    self.out[[first + t, row]] = self.precision.round(reduce(sum));
+                }
+            }
+        }
+    }
+
     /// Decodes rows of this task. What fills up the last group of them belongs to no row, and its sums go nowhere.
     #[inline(always)]
     fn decode(&mut self, rows: Range<usize>, padded: usize) {
@@ -197,29 +225,6 @@ impl Product<'_> {
         for (wide, narrow) in rows.zip(narrow.chunks_exact(width)) {
             let narrow = &narrow[block.start * LANES..block.end * LANES];
             wide.iter_mut().zip(narrow).for_each(|(wide, &narrow)| *wide = narrow.into());
-        }
-    }
-
-    /// Adds up the lanes of all sums.
-    #[inline(always)]
-    fn store<const R: usize, const T: usize>(&mut self, rows: Range<usize>) {
-        let tokens = self.x.tokens;
-        let whole = tokens / T * T;
-        let groups = rows.len().div_ceil(R);
-        let (tiles, rest) = self.buffers.sums.split_at(groups * R * whole);
-        // Of a row group: `[tile, R, width]`.
-        let sum = |sums: &[Lane], t: usize, r: usize, width: usize| {
-            reduce(&sums[(t / width * R + r) * width + t % width])
-        };
-        for (r, row) in rows.enumerate() {
-            let (g, r) = (r / R, r % R);
-            for t in 0..tokens {
-                let sum = match t.checked_sub(whole) {
-                    None => sum(&tiles[g * R * whole..], t, r, T),
-                    Some(t) => sum(&rest[g * R * (tokens - whole)..], t, r, 1),
-                };
-                self.out[[t, row]] = self.precision.round(sum);
-            }
         }
     }
 }
