@@ -26,6 +26,7 @@ const FLOORS: &[Floor] = &[
     on(2, "etalon-model", &["etalon-codec", "etalon-format"]),
     on(3, "etalon-reference", &["etalon-codec", "etalon-model", "etalon-trace"]),
     on(3, "etalon-convert", &["etalon-codec", "etalon-format", "etalon-model"]),
+    on(3, "etalon-inspect", &["etalon-codec", "etalon-format", "etalon-model"]),
     on(
         4,
         "etalon-eval",
@@ -42,6 +43,7 @@ const FLOORS: &[Floor] = &[
             "etalon-reference",
             "etalon-convert",
             "etalon-eval",
+            "etalon-inspect",
         ],
     ),
 ];
@@ -61,14 +63,17 @@ const OUTSIDE: &[&str] = &[
     "ndarray",
     "pulp",
     "rayon",
+    "regex",
     "safetensors",
     "serde",
     "serde_json",
+    "sha1",
     "sha2",
     "strsim",
     "tempfile",
     "thiserror",
     "tokenizers",
+    "xxhash-rust",
     "zip",
 ];
 
