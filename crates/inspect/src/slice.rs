@@ -37,6 +37,8 @@ pub struct Picked {
 
 /// Entries at both ends of an axis that an outline holds.
 pub const EDGES: usize = 3;
+/// Rows of which [`Slice::places`] gives positions.
+const PLACES: usize = 16;
 /// An outline is made of more values than this, as in PyTorch.
 const OUTLINED: usize = 1000;
 
@@ -152,6 +154,27 @@ impl Slice {
             }
         }
         Ok(Picked { shape, held, values })
+    }
+}
+
+impl Slice {
+    /// Positions in the tensor of the first values that are picked, at most [`PLACES`] rows of them.
+    ///
+    /// # Errors
+    /// A slice that does not fit the shape.
+    pub fn places(&self, dims: &[u64]) -> Result<Vec<u64>, Error> {
+        if dims.contains(&0) {
+            return Ok(Vec::new());
+        }
+        let mut places = vec![0u64];
+        for ((at, _), &dim) in self.resolve(dims)?.iter().zip(dims) {
+            places = places
+                .iter()
+                .take(PLACES)
+                .flat_map(|place| at.iter().map(move |i| place.saturating_mul(dim).saturating_add(*i)))
+                .collect();
+        }
+        Ok(places)
     }
 }
 

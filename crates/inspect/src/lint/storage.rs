@@ -5,8 +5,8 @@ use format::TensorInfo;
 use format::gguf::KeyValues;
 use model::layout::Role;
 
+use super::Findings;
 use super::values::role_of;
-use super::{Findings, few};
 use crate::subject::{Qwen, Subject};
 
 /// Bits of an element, blocks' scales counted.
@@ -33,8 +33,8 @@ pub(super) fn check_sensitive(subject: &Subject, qwen: &Qwen, findings: &mut Fin
     if !gates.is_empty() {
         findings.warn(
             "sensitive-at-low-bits",
-            gates[0].split(' ').next().unwrap_or_default(),
-            few(&gates),
+            &gates[0],
+            format!("{} such tensors below {SENSITIVE_BITS} bits", gates.len()),
             "decay, write strength and routing come of few values each: keep these at 8 bits or more",
         );
     }
@@ -46,16 +46,16 @@ pub(super) fn check_sensitive(subject: &Subject, qwen: &Qwen, findings: &mut Fin
     if !vectors.is_empty() {
         findings.error(
             "quantized-vector",
-            vectors[0].split(' ').next().unwrap_or_default(),
-            few(&vectors),
+            &vectors[0],
+            format!("{} vectors in blocks", vectors.len()),
             "readers expect F32 there: convert again",
         );
     }
     let large =
         named(&|role, info| matches!(role, EmbedTokens | LmHead) && bits(info.encoding) < VOCABULARY_BITS);
     if !large.is_empty() {
-        let (name, advice) = (large[0].split(' ').next().unwrap_or_default(), "4 bits or more are usual");
-        findings.note("sensitive-at-low-bits", name, few(&large), advice);
+        let evidence = format!("below {VOCABULARY_BITS} bits");
+        findings.note("sensitive-at-low-bits", &large[0], evidence, "4 bits or more are usual here");
     }
 }
 
