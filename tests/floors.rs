@@ -27,6 +27,7 @@ const FLOORS: &[Floor] = &[
     on(3, "etalon-reference", &["etalon-codec", "etalon-model", "etalon-trace"]),
     on(3, "etalon-fast", &["etalon-codec", "etalon-model", "etalon-trace"]),
     on(3, "etalon-convert", &["etalon-codec", "etalon-format", "etalon-model"]),
+    on(3, "etalon-inspect", &["etalon-codec", "etalon-format", "etalon-model"]),
     on(
         4,
         "etalon-eval",
@@ -44,6 +45,7 @@ const FLOORS: &[Floor] = &[
             "etalon-fast",
             "etalon-convert",
             "etalon-eval",
+            "etalon-inspect",
         ],
     ),
 ];
@@ -67,14 +69,17 @@ const OUTSIDE: &[&str] = &[
     "ndarray",
     "pulp",
     "rayon",
+    "regex",
     "safetensors",
     "serde",
     "serde_json",
+    "sha1",
     "sha2",
     "strsim",
     "tempfile",
     "thiserror",
     "tokenizers",
+    "xxhash-rust",
     "zip",
 ];
 
