@@ -81,7 +81,7 @@ impl Table {
 }
 
 impl Column {
-    fn heading(&self) -> &'static str {
+    pub fn heading(&self) -> &'static str {
         match self {
             Column::Left(heading) | Column::Right(heading) => heading,
         }

@@ -1,9 +1,7 @@
 //! `etalon convert`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use codec::Encoding;
 use convert::{GgufOptions, Mtp, Plan, Receipt, ToGguf, Why};
 use format::Existing;
@@ -215,7 +213,8 @@ impl Args {
         receipt: Option<PathBuf>,
     ) -> anyhow::Result<Outcome> {
         if let (Some(receipt), Some(path)) = (written, &receipt) {
-            write_receipt(receipt, path)?;
+            let text = serde_json::to_string_pretty(receipt)? + "\n";
+            crate::file::write(path, text.as_bytes(), self.force)?;
         }
         let converted = Converted {
             output: self.output.clone(),
@@ -227,17 +226,6 @@ impl Args {
         };
         Ok(Outcome::fine(converted, converted_text))
     }
-}
-
-fn write_receipt(receipt: &Receipt, path: &Path) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(receipt)? + "\n";
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).with_context(|| format!("cannot write the receipt {}", path.display()))
 }
 
 /// What is not converted, a line a reason.

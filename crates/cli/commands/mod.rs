@@ -4,7 +4,9 @@ mod compare;
 mod convert;
 mod dump;
 mod inspect;
+mod merge;
 mod mock;
+mod split;
 mod verify;
 
 use std::rc::Rc;
@@ -19,6 +21,8 @@ pub enum Command {
     Compare(compare::Args),
     Convert(convert::Args),
     Inspect(inspect::Args),
+    Split(split::Args),
+    Merge(merge::Args),
     Mock(mock::Args),
 }
 
@@ -30,6 +34,8 @@ impl Command {
             Command::Compare(args) => args.run(),
             Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Split(args) => args.run(),
+            Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
         }
     }
