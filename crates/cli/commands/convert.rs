@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use codec::Encoding;
-use convert::{GgufOptions, Mtp, Plan, Receipt, ToGguf, Why};
+use convert::{GgufOptions, HfOptions, Mtp, Plan, Receipt, ToGguf, ToHf, Why};
 use format::Existing;
+use format::gguf::Division;
 use model::{Checkpoint, Dialect};
 use serde::Serialize;
 
+use crate::arguments::HeldExperts;
 use crate::commands::Outcome;
 use crate::render::{Bar, Column, Style, Table};
 
@@ -21,7 +23,9 @@ Examples:
   etalon convert Qwen3.5-0.8B model.gguf
   etalon convert Qwen3.5-0.8B model.gguf --type q8_0 --mtp drop --name 'Qwen3.5 0.8B'
   etalon convert Qwen3.5-0.8B model.gguf --dry-run
-  etalon convert Qwen3.5-0.8B vocab.gguf --vocab-only")]
+  etalon convert Qwen3.5-0.8B vocab.gguf --vocab-only
+  etalon convert Qwen3.5-35B-A3B parts/model.gguf --split-max-size 20G
+  etalon convert model.gguf Qwen3.5-0.8B-back/ --shard-size 2G")]
 pub struct Args {
     /// A directory with config.json and safetensors, or a GGUF file (any part of a split one).
     source: PathBuf,
@@ -42,6 +46,15 @@ pub struct Args {
     /// Write keys and vocabulary only, without tensors.
     #[arg(long)]
     vocab_only: bool,
+    /// Write parts of at most so many bytes: 300M, 1.5G (thousands), 512MiB.
+    #[arg(long, value_name = "SIZE", value_parser = crate::arguments::bytes)]
+    split_max_size: Option<u64>,
+    /// How a Hugging Face checkpoint holds experts.
+    #[arg(long, value_enum, default_value = "packed")]
+    experts: HeldExperts,
+    /// Most bytes in a file of a Hugging Face checkpoint, unless one tensor has more.
+    #[arg(long, value_name = "SIZE", value_parser = crate::arguments::bytes, default_value = "5G")]
+    shard_size: u64,
     /// Print what would be done with every tensor, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -135,9 +148,7 @@ impl Args {
                 self.source.display(),
                 self.output.display()
             ),
-            (Dialect::Gguf, false) => {
-                anyhow::bail!("{}: only Hugging Face checkpoints are converted", self.source.display())
-            }
+            (Dialect::Gguf, false) => self.to_hf(&source),
         }
     }
 
@@ -148,26 +159,57 @@ impl Args {
             name: self.name.clone(),
             metadata: self.metadata.clone(),
             vocab_only: self.vocab_only,
+            division: self.split_max_size.map(Division::by_bytes),
         };
         let conversion = ToGguf::new(source, &options)?;
+        let (plan, notes) = (conversion.plan().clone(), conversion.notes().to_vec());
+        self.convert(source, plan, notes, |existing, receipt, progress| {
+            Ok(conversion.write(&self.output, existing, receipt, progress)?)
+        })
+    }
+
+    fn to_hf(&self, source: &Checkpoint) -> anyhow::Result<Outcome> {
+        let unfit = [
+            ("--name", self.name.is_some()),
+            ("--metadata", self.metadata.is_some()),
+            ("--vocab-only", self.vocab_only),
+            ("--split-max-size", self.split_max_size.is_some()),
+        ];
+        if let Some((option, _)) = unfit.iter().find(|(_, given)| *given) {
+            anyhow::bail!("{option} is for GGUF files; {} is to be a directory", self.output.display());
+        }
+        let options = HfOptions {
+            dtype: self.dtype.encoding(),
+            experts: self.experts.into(),
+            mtp: self.mtp.into(),
+            shard_bytes: self.shard_size,
+        };
+        let conversion = ToHf::new(source, &options)?;
+        let (plan, notes) = (conversion.plan().clone(), conversion.notes().to_vec());
+        self.convert(source, plan, notes, |existing, receipt, progress| {
+            Ok(conversion.write(&self.output, existing, receipt, progress)?)
+        })
+    }
+
+    fn convert(
+        &self,
+        source: &Checkpoint,
+        plan: Plan,
+        notes: Vec<String>,
+        write: impl FnOnce(Existing, bool, &mut dyn FnMut(u64, u64)) -> anyhow::Result<Option<Receipt>>,
+    ) -> anyhow::Result<Outcome> {
         if self.dry_run {
-            return Ok(self.planned(conversion.plan(), conversion.notes()));
+            return Ok(self.planned(&plan, &notes));
         }
         convert::refuse_own_input(source.source(), &self.output)?;
         let receipt = self.receipt_path();
-        let plan = conversion.plan().clone();
-        let notes = conversion.notes().to_vec();
         self.refuse_taken(receipt.as_deref())?;
         let bar = Bar::new();
         bar.begin_bytes("converting", plan.bytes());
-        let progress = &mut |done, _| eval::Progress::reached(&bar, done);
-        let written = conversion.write(&self.output, self.existing(), receipt.is_some(), progress)?;
+        let existing = if self.force { Existing::Replace } else { Existing::Refuse };
+        let written = write(existing, receipt.is_some(), &mut |done, _| eval::Progress::reached(&bar, done))?;
         drop(bar);
         self.converted(&plan, notes, written.as_ref(), receipt)
-    }
-
-    fn existing(&self) -> Existing {
-        if self.force { Existing::Replace } else { Existing::Refuse }
     }
 
     /// Before any work: it would be a pity to find out after it.
