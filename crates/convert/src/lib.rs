@@ -5,6 +5,7 @@
 //! direction, by [`Form`].
 #![forbid(unsafe_code)]
 
+pub mod check;
 mod directory;
 mod error;
 mod form;
