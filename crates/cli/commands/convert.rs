@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use codec::Encoding;
-use convert::{GgufOptions, HfOptions, Mtp, Plan, Receipt, ToGguf, ToHf, Why};
+use convert::check::{Check, CheckOptions};
+use convert::{Done, GgufOptions, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
 use format::Existing;
 use format::gguf::Division;
 use model::{Checkpoint, Dialect};
 use serde::Serialize;
 
 use crate::arguments::HeldExperts;
-use crate::commands::Outcome;
+use crate::commands::{Outcome, check};
 use crate::render::{Bar, Column, Style, Table};
 
 /// Convert a Hugging Face checkpoint to GGUF, and back.
@@ -64,6 +65,9 @@ pub struct Args {
     /// Write no receipt, and hash nothing.
     #[arg(long)]
     no_receipt: bool,
+    /// Do not compare the output with the source afterwards.
+    #[arg(long)]
+    no_check: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
@@ -131,6 +135,7 @@ struct Converted {
     left: Vec<String>,
     receipt: Option<PathBuf>,
     notes: Vec<String>,
+    check: Option<Check>,
 }
 
 impl Args {
@@ -196,7 +201,7 @@ impl Args {
         source: &Checkpoint,
         plan: Plan,
         notes: Vec<String>,
-        write: impl FnOnce(Existing, bool, &mut dyn FnMut(u64, u64)) -> anyhow::Result<Option<Receipt>>,
+        write: impl FnOnce(Existing, bool, &mut dyn FnMut(u64, u64)) -> anyhow::Result<Done>,
     ) -> anyhow::Result<Outcome> {
         if self.dry_run {
             return Ok(self.planned(&plan, &notes));
@@ -207,9 +212,26 @@ impl Args {
         let bar = Bar::new();
         bar.begin_bytes("converting", plan.bytes());
         let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-        let written = write(existing, receipt.is_some(), &mut |done, _| eval::Progress::reached(&bar, done))?;
+        let done = write(existing, receipt.is_some(), &mut |done, _| eval::Progress::reached(&bar, done))?;
         drop(bar);
-        self.converted(&plan, notes, written.as_ref(), receipt)
+        if let (Some(written), Some(path)) = (&done.receipt, &receipt) {
+            let text = serde_json::to_string_pretty(written)? + "\n";
+            crate::file::write(path, text.as_bytes(), self.force)?;
+        }
+        // What holds no model cannot be compared with one.
+        let part = self.vocab_only || Mtp::from(self.mtp) == Mtp::Only;
+        let check = if self.no_check || part { None } else { Some(self.check(source, &done.output[0])?) };
+        let failed = check.as_ref().is_some_and(|check| !check.passed);
+        let converted = Converted {
+            output: self.output.clone(),
+            tensors: plan.tensors.len(),
+            bytes: plan.bytes(),
+            left: left(&plan),
+            receipt,
+            notes,
+            check,
+        };
+        Ok(Outcome::new(converted, failed, converted_text))
     }
 
     /// Before any work: it would be a pity to find out after it.
@@ -247,26 +269,11 @@ impl Args {
         Outcome::fine(planned, planned_text)
     }
 
-    fn converted(
-        &self,
-        plan: &Plan,
-        notes: Vec<String>,
-        written: Option<&Receipt>,
-        receipt: Option<PathBuf>,
-    ) -> anyhow::Result<Outcome> {
-        if let (Some(receipt), Some(path)) = (written, &receipt) {
-            let text = serde_json::to_string_pretty(receipt)? + "\n";
-            crate::file::write(path, text.as_bytes(), self.force)?;
-        }
-        let converted = Converted {
-            output: self.output.clone(),
-            tensors: plan.tensors.len(),
-            bytes: plan.bytes(),
-            left: left(plan),
-            receipt,
-            notes,
-        };
-        Ok(Outcome::fine(converted, converted_text))
+    /// Opens what was written and compares it with what it was made of.
+    fn check(&self, source: &Checkpoint, output: &Path) -> anyhow::Result<Check> {
+        let written = Checkpoint::open(output, &format::Limits::default())?;
+        let options = CheckOptions { without_mtp: Mtp::from(self.mtp) == Mtp::Drop };
+        Ok(check::run(source, &written, options))
     }
 }
 
@@ -322,11 +329,16 @@ fn planned_text(planned: &Planned, style: &Style) -> String {
     lines.join("\n") + "\n"
 }
 
-fn converted_text(converted: &Converted, _: &Style) -> String {
-    let Converted { output, tensors, bytes, left, receipt, notes } = converted;
+fn converted_text(converted: &Converted, style: &Style) -> String {
+    let Converted { output, tensors, bytes, left, receipt, notes, check } = converted;
     let mut lines = vec![format!("{}: {tensors} tensors, {bytes} bytes", output.display())];
     lines.extend(left.iter().map(|left| format!("  not converted: {left}")));
     lines.extend(notes.iter().map(|note| format!("  note: {note}")));
     lines.extend(receipt.iter().map(|path| format!("  receipt: {}", path.display())));
+    match check {
+        Some(check) if check.passed => lines.push(format!("  checked: {}", check::verdict(check))),
+        Some(check) => lines.push(check::text(check, check::Listed::Failed, style).trim_end().to_owned()),
+        None => lines.push("  not checked".to_owned()),
+    }
     lines.join("\n") + "\n"
 }

@@ -34,7 +34,7 @@ pub use mock::Mock;
 pub use naming::NameParts;
 pub use own_input::refuse_own_input;
 pub use plan::{Left, Mtp, Plan, Planned, Why};
-pub use receipt::{Hashed, Receipt, Tool, Written};
+pub use receipt::{Done, Hashed, Receipt, Tool, Written};
 pub use source::{Rows, Source, StoredRow};
 pub use target::{Experts, Part, Target, targets};
 pub use to_gguf::{GgufOptions, ToGguf};

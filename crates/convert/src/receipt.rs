@@ -30,6 +30,15 @@ pub struct Receipt {
     pub notes: Vec<String>,
 }
 
+/// What came of a conversion.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The directory, the file, or the parts, the first of which opens the whole.
+    pub output: Vec<PathBuf>,
+    /// What was read, done and written, if that was asked for.
+    pub receipt: Option<Receipt>,
+}
+
 /// The program.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tool {

@@ -10,7 +10,7 @@ use model::{Checkpoint, Use};
 use crate::error::Error;
 use crate::pipeline::{self, Encoded, Progress, Sink};
 use crate::plan::Plan;
-use crate::receipt::{Hashed, Hashes, Receipt, Tool, Written};
+use crate::receipt::{Done, Hashed, Hashes, Receipt, Tool, Written};
 
 /// The plain type that most bytes of a source's matrices are in. FP8 counts as BF16, of which it is made; block
 /// encodings as F32, which holds what they decode to.
@@ -72,11 +72,20 @@ pub(crate) fn transfer(
     Ok(Some(Transferred { source, tensors: hashes.finish() }))
 }
 
-impl Transferred {
-    /// The receipt of a conversion that made `output`.
-    pub(crate) fn receipt(self, output: Vec<PathBuf>, plan: Plan, notes: Vec<String>) -> Receipt {
-        let Plan { tensors, left } = plan;
-        let tensors = Written::all(tensors, self.tensors);
-        Receipt { tool: Tool::ETALON, source: self.source, output, tensors, left, notes }
-    }
+/// What came of a conversion that made `output`.
+pub(crate) fn done(
+    output: Vec<PathBuf>,
+    transferred: Option<Transferred>,
+    Plan { tensors, left }: Plan,
+    notes: Vec<String>,
+) -> Done {
+    let receipt = transferred.map(|transferred| Receipt {
+        tool: Tool::ETALON,
+        source: transferred.source,
+        output: output.clone(),
+        tensors: Written::all(tensors, transferred.tensors),
+        left,
+        notes,
+    });
+    Done { output, receipt }
 }

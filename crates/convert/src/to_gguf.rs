@@ -12,8 +12,8 @@ use crate::general::General;
 use crate::gguf::{self, DEFAULT_INTERVAL, Description};
 use crate::pipeline::{Encoded, Progress};
 use crate::plan::{Mtp, Plan, plan};
-use crate::receipt::Receipt;
-use crate::sources::{self, transfer};
+use crate::receipt::Done;
+use crate::sources::{self, done, transfer};
 use crate::target::Experts;
 use crate::vocabulary::{Vocabulary, json};
 
@@ -140,7 +140,7 @@ impl<'a> ToGguf<'a> {
         existing: Existing,
         receipt: bool,
         progress: Progress<'_>,
-    ) -> Result<Option<Receipt>, Error> {
+    ) -> Result<Done, Error> {
         let mut draft = Draft::new(path);
         let description = Description {
             general: &self.general,
@@ -162,6 +162,6 @@ impl<'a> ToGguf<'a> {
         let mut write = |name: &str, bytes: &[u8]| writer.write(name, bytes);
         let transferred = transfer(self.source, &self.tensors, receipt, &mut write, progress)?;
         writer.finish()?;
-        Ok(transferred.map(|transferred| transferred.receipt(output, self.plan, self.notes)))
+        Ok(done(output, transferred, self.plan, self.notes))
     }
 }

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::hf_config;
 use crate::pipeline::{Encoded, Progress, TargetRows};
 use crate::plan::{Mtp, Plan, plan};
-use crate::receipt::Receipt;
-use crate::sources::{self, transfer};
+use crate::receipt::Done;
+use crate::sources::{self, done, transfer};
 use crate::target::{Experts, Target};
 use crate::vocabulary::Vocabulary;
 
@@ -112,7 +112,7 @@ impl<'a> ToHf<'a> {
         existing: Existing,
         receipt: bool,
         progress: Progress<'_>,
-    ) -> Result<Option<Receipt>, Error> {
+    ) -> Result<Done, Error> {
         let directory = Directory::create(dir, existing)?;
         let mut draft = safetensors::Draft::new(directory.path());
         draft.put("format", "pt");
@@ -125,7 +125,7 @@ impl<'a> ToHf<'a> {
         writer.finish()?;
         self.write_small_files(&directory)?;
         directory.finish()?;
-        Ok(transferred.map(|transferred| transferred.receipt(vec![dir.to_owned()], self.plan, self.notes)))
+        Ok(done(vec![dir.to_owned()], transferred, self.plan, self.notes))
     }
 
     fn write_small_files(&self, directory: &Directory) -> Result<(), Error> {

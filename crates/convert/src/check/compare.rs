@@ -158,35 +158,22 @@ impl<'a> Pair<'a> {
         if self.same_bytes(row) {
             return seen;
         }
-        let Space { a, b, scratch, decoded, bytes } = space;
-        for values in [&mut *a, &mut *b, &mut *decoded] {
+        seen.same_bytes = false;
+        for values in [&mut space.a, &mut space.b, &mut space.decoded] {
             values.resize(cols, 0.0);
         }
+        // What the one's values make of the other's form and encodings is the other's; or the other way round, where
+        // the first is the one that was rounded.
+        let there = Side { from: &*self.a, to: &*self.b, form: &self.form_b, encodings: &self.encodings[1] };
+        let back = Side { from: &*self.b, to: &*self.a, form: &self.form_a, encodings: &self.encodings[0] };
+        if let Some(Made { rounded, ulps }) = back.makes(row, space).or_else(|| there.makes(row, space)) {
+            // Vectors are not compared by bytes above.
+            seen.same_bytes = cols == 1 && !rounded && ulps == 0 && self.encodings[0] == self.encodings[1];
+            (seen.rounded, seen.ulps) = (rounded, ulps);
+            return seen;
+        }
+        let Space { a, b, scratch, .. } = space;
         self.read(row, a, b, scratch);
-        // Vectors are not compared by bytes above.
-        seen.same_bytes = self.a.held() == self.b.held()
-            && cols == 1
-            && self.encodings[0] == self.encodings[1]
-            && a[0].to_bits() == b[0].to_bits();
-        if same(a, b) {
-            return seen;
-        }
-        for &encoding in &self.encodings[1] {
-            bytes.resize(cols * encoding.block_bytes() / encoding.block_len(), 0);
-            let quick = encoding.block_len() == 1 || QUICK.contains(&encoding);
-            let made = quick && encoding.encode(a, None, bytes).is_ok();
-            if made && encoding.decode(bytes, decoded).is_ok() && same(decoded, b) {
-                seen.rounded = true;
-                return seen;
-            }
-        }
-        if self.a.held() != self.b.held()
-            && [self.a.held(), self.b.held()].contains(&Held::LogOfNegative)
-            && a.iter().zip(&*b).all(|(a, b)| a.to_bits().abs_diff(b.to_bits()) <= EXP_ULPS)
-        {
-            seen.ulps = EXP_ULPS;
-            return seen;
-        }
         seen.first = Some(row);
         seen.differing = a.iter().zip(&*b).filter(|(a, b)| a.to_bits() != b.to_bits()).count() as u64;
         seen.squares = a.iter().zip(&*b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
@@ -224,6 +211,45 @@ impl<'a> Pair<'a> {
     }
 }
 
-pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
+/// One direction: from the values of one file to those of the other.
+struct Side<'a> {
+    from: &'a dyn Rows,
+    to: &'a dyn Rows,
+    form: &'a Form,
+    encodings: &'a [Encoding],
+}
+
+/// How the one's values became the other's.
+struct Made {
+    rounded: bool,
+    ulps: u32,
+}
+
+impl Side<'_> {
+    fn makes(&self, row: usize, space: &mut Space) -> Option<Made> {
+        let Space { a, b, scratch, decoded, bytes } = space;
+        self.from.read(row, a, scratch);
+        self.from.held().convert(self.to.held(), a);
+        self.to.read(row, b, scratch);
+        self.form.columns_to_stored(a, scratch);
+        self.form.columns_to_stored(b, scratch);
+        if same(a, b) {
+            return Some(Made { rounded: false, ulps: 0 });
+        }
+        for &encoding in self.encodings {
+            bytes.resize(a.len() / encoding.block_len() * encoding.block_bytes(), 0);
+            let quick = encoding.block_len() == 1 || QUICK.contains(&encoding);
+            let made = quick && encoding.encode(a, None, bytes).is_ok();
+            if made && encoding.decode(bytes, decoded).is_ok() && same(decoded, b) {
+                return Some(Made { rounded: true, ulps: 0 });
+            }
+        }
+        let through_exp = (self.from.held(), self.to.held()) == (Held::LogOfNegative, Held::Plain);
+        let near = |(a, b): (&f32, &f32)| a.to_bits().abs_diff(b.to_bits()) <= EXP_ULPS;
+        (through_exp && a.iter().zip(&*b).all(near)).then_some(Made { rounded: false, ulps: EXP_ULPS })
+    }
+}
+
+fn same(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }

@@ -13,8 +13,16 @@ const TRIED_ROWS: usize = 64;
 /// Gains that differ by exactly 1 were rounded at most twice, each time by half a unit of a number below 4.
 const ROUNDED_TWICE: f64 = 4.0 * f32::EPSILON as f64;
 
+const TWICE: &str = "were put in tiled order twice, or the wrong way round";
+
 /// One sentence.
-pub(super) fn evidence(a: &Checkpoint, b: &Checkpoint, spec: &TensorSpec, pair: &Pair<'_>, seen: &Seen) -> String {
+pub(super) fn evidence(
+    a: &Checkpoint,
+    b: &Checkpoint,
+    spec: &TensorSpec,
+    pair: &Pair<'_>,
+    seen: &Seen,
+) -> String {
     let found = offset(pair)
         .or_else(|| rate(pair, spec.role))
         .or_else(|| order(a, b, pair, spec))
@@ -33,7 +41,11 @@ pub(super) fn evidence(a: &Checkpoint, b: &Checkpoint, spec: &TensorSpec, pair: 
 }
 
 /// Whether a supposition holds for every value: `holds(a, b)` for the rows of both, as the second holds them.
-fn all_rows(pair: &Pair<'_>, row_of_b: impl Fn(usize) -> usize, mut holds: impl FnMut(&[f32], &[f32]) -> bool) -> bool {
+fn all_rows(
+    pair: &Pair<'_>,
+    row_of_b: impl Fn(usize) -> usize,
+    mut holds: impl FnMut(&[f32], &[f32]) -> bool,
+) -> bool {
     let (rows, cols) = (pair.form_a.rows(), pair.form_a.cols());
     let (mut a, mut b, mut unused) = (vec![0.0; cols], vec![0.0; cols], vec![0.0; cols]);
     let mut scratch = Vec::new();
@@ -69,7 +81,10 @@ fn rate(pair: &Pair<'_>, role: Role) -> Option<String> {
     let relative = |a: f64, b: f64| (a - b).abs() <= 8.0 * f64::from(f32::EPSILON) * a.abs().max(1.0);
     let plain = |held: f32| pair.b.held().canonical(held);
     let suppositions: [(&dyn Fn(f32, f32) -> bool, &str); 3] = [
-        (&|a, b| relative(Held::LogOfNegative.canonical(b), plain(a)), "is A_log itself, where −exp(A_log) is meant"),
+        (
+            &|a, b| relative(Held::LogOfNegative.canonical(b), plain(a)),
+            "is A_log itself, where −exp(A_log) is meant",
+        ),
         (&|a, b| relative(plain(a), Held::Plain.canonical(-b)), "has the other sign"),
         (&|a, b| relative(plain(a), plain(plain(b) as f32)), "went through −exp once too seldom"),
     ];
@@ -85,9 +100,14 @@ fn order(a: &Checkpoint, b: &Checkpoint, pair: &Pair<'_>, spec: &TensorSpec) -> 
     for step in spec.gguf.steps {
         let Step::Untile { axis, head, skip } = *step else { continue };
         let Some(tiling) = Tiling::new(head, skip, a.config()) else { continue };
-        let orders: [(&dyn Fn(usize) -> usize, bool); 2] =
-            [(&|i| tiling.stored(i), true), (&|i| tiling.canonical(i), false)];
-        for (moved, forward) in orders {
+        // The order of the other format where this one's is meant; or a step of tiling too many. Where both are the
+        // same permutation, the first is the likelier.
+        let (stored, canonical) = (|i| tiling.stored(i), |i| tiling.canonical(i));
+        let orders: [(&dyn Fn(usize) -> usize, _); 2] = match is_gguf(b) {
+            true => [(&canonical, "are grouped where ggml's tiled order is meant"), (&stored, TWICE)],
+            false => [(&stored, "are tiled where grouped order is meant"), (&canonical, TWICE)],
+        };
+        for (moved, what) in orders {
             let found = match axis {
                 0 => all_rows(pair, moved, same),
                 _ => {
@@ -102,17 +122,13 @@ fn order(a: &Checkpoint, b: &Checkpoint, pair: &Pair<'_>, spec: &TensorSpec) -> 
                 }
             };
             if found {
-                let meant = if is_gguf(b) { "grouped where ggml's tiled order" } else { "tiled where grouped order" };
-                let what = match forward == is_gguf(b) {
-                    true => format!("value heads are {meant} is meant"),
-                    false => "value heads were put in tiled order twice, or the wrong way round".to_owned(),
-                };
-                return Some(what);
+                return Some(format!("value heads {what}"));
             }
         }
     }
     let backwards = |a: &[f32], b: &[f32]| a.len() > 1 && a.iter().zip(b.iter().rev()).all(|(a, b)| a == b);
-    (spec.role == Role::Conv1d && all_rows(pair, |row| row, backwards)).then(|| "taps run backwards".to_owned())
+    (spec.role == Role::Conv1d && all_rows(pair, |row| row, backwards))
+        .then(|| "taps run backwards".to_owned())
 }
 
 /// The weight that usually stands beside it.
@@ -167,5 +183,7 @@ fn factor(pair: &Pair<'_>) -> Option<String> {
         })
     };
     let all = all_rows(pair, |row| row, proportional);
-    factor.filter(|factor| all && (factor - 1.0).abs() > 1.0 / 64.0).map(|factor| format!("is {factor:.6} times as large"))
+    factor
+        .filter(|factor| all && (factor - 1.0).abs() > 1.0 / 64.0)
+        .map(|factor| format!("is {factor:.6} times as large"))
 }

@@ -114,16 +114,10 @@ impl Status {
 pub struct CheckOptions {
     /// Leave out multi-token-prediction blocks that only one of the two has.
     pub without_mtp: bool,
-    /// Compare these parts only: what a conversion was asked to leave out is not missing.
-    pub mtp_only: bool,
 }
 
 /// Compares two checkpoints. `progress` counts bytes of the second.
 pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Progress<'_>) -> Check {
-    let keeps = |place: Place, role: Role| {
-        let global = matches!(role, Role::EmbedTokens | Role::FinalNorm | Role::LmHead);
-        !options.mtp_only || matches!(place, Place::Mtp(_)) || global
-    };
     let has_mtp = |checkpoint: &Checkpoint| {
         checkpoint.layout().slots.iter().any(|slot| matches!(slot.place, Place::Mtp(_)))
     };
@@ -131,7 +125,7 @@ pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Pr
     let total: u64 = b.source().tensors().iter().map(|info| info.size).sum();
     let (mut done, mut weights, mut seen) = (0, Vec::new(), HashSet::new());
     for slot in &a.layout().slots {
-        if !keeps(slot.place, slot.spec.role) || (skip_mtp && matches!(slot.place, Place::Mtp(_))) {
+        if skip_mtp && matches!(slot.place, Place::Mtp(_)) {
             continue;
         }
         seen.insert((slot.place, slot.spec.role));
@@ -144,7 +138,8 @@ pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Pr
         progress(done.min(total), total);
     }
     for slot in &b.layout().slots {
-        if !seen.contains(&(slot.place, slot.spec.role)) && !(skip_mtp && matches!(slot.place, Place::Mtp(_))) {
+        if !seen.contains(&(slot.place, slot.spec.role)) && !(skip_mtp && matches!(slot.place, Place::Mtp(_)))
+        {
             weights.push(Checked::lone(b, slot, Status::Extra));
         }
     }
@@ -163,7 +158,7 @@ pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Pr
     if skip_mtp {
         notes.push("not compared: multi-token prediction, which only one of the two has".to_owned());
     }
-    let config = settings::configs(a, b, options.mtp_only || skip_mtp);
+    let config = settings::configs(a, b, skip_mtp);
     let tokenizer = settings::vocabularies(a, b);
     // Nothing compared is no agreement.
     let compared = weights.iter().any(|weight| weight.status.passes());
@@ -182,8 +177,14 @@ fn bytes(checkpoint: &Checkpoint, slot: &Slot) -> u64 {
 }
 
 impl Checked {
-    fn of(a: Option<(&Checkpoint, &Slot)>, b: Option<(&Checkpoint, &Slot)>, place: Place, role: Role) -> Checked {
-        let names = |side: Option<(&Checkpoint, &Slot)>| side.map_or_else(Vec::new, |(c, slot)| names(c, slot));
+    fn of(
+        a: Option<(&Checkpoint, &Slot)>,
+        b: Option<(&Checkpoint, &Slot)>,
+        place: Place,
+        role: Role,
+    ) -> Checked {
+        let names =
+            |side: Option<(&Checkpoint, &Slot)>| side.map_or_else(Vec::new, |(c, slot)| names(c, slot));
         let encodings =
             |side: Option<(&Checkpoint, &Slot)>| side.map_or_else(Vec::new, |(c, slot)| encodings(c, slot));
         Checked {
@@ -242,7 +243,8 @@ fn judge(a: &Checkpoint, b: &Checkpoint, slot_a: &Slot, slot_b: &Slot) -> Checke
         );
         return checked;
     }
-    let Some(pair) = Pair::new(a, b, (place, role), form_a, form_b, [encodings(a, slot_a), encodings(b, slot_b)])
+    let Some(pair) =
+        Pair::new(a, b, (place, role), form_a, form_b, [encodings(a, slot_a), encodings(b, slot_b)])
     else {
         checked.evidence = "cannot be read by rows".to_owned();
         return checked;
@@ -252,7 +254,7 @@ fn judge(a: &Checkpoint, b: &Checkpoint, slot_a: &Slot, slot_b: &Slot) -> Checke
     checked.rmse = (seen.squares > 0.0).then(|| (seen.squares / seen.count as f64).sqrt());
     checked.bound = seen.bound().map(|squares| (squares / seen.count as f64).sqrt());
     (checked.status, checked.evidence) = match &seen {
-        Seen { same_bytes: true, .. } if steps.is_empty() => (Status::Identical, String::new()),
+        Seen { same_bytes: true, differing: 0, .. } if steps.is_empty() => (Status::Identical, String::new()),
         Seen { differing: 0, .. } => (Status::Explained, pair.explanation(&seen)),
         _ if seen.within_bound() => {
             (Status::WithinEncoding, format!("worst row at {:.0} % of its bound", 100.0 * seen.worst_ratio()))

@@ -35,7 +35,11 @@ pub(super) fn configs(a: &Checkpoint, b: &Checkpoint, without_mtp: bool) -> Vec<
     names
         .into_iter()
         .filter(|name| pair(name).0 != pair(name).1)
-        .map(|name| Difference { what: name.clone(), a: short(&pair(name).0.to_string()), b: short(&pair(name).1.to_string()) })
+        .map(|name| Difference {
+            what: name.clone(),
+            a: short(&pair(name).0.to_string()),
+            b: short(&pair(name).1.to_string()),
+        })
         .collect()
 }
 
@@ -62,17 +66,21 @@ fn fields(checkpoint: &Checkpoint, without_mtp: bool) -> Map<String, Value> {
 
 /// What of the vocabularies differs.
 pub(super) fn vocabularies(a: &Checkpoint, b: &Checkpoint) -> Vec<Difference> {
-    let differ = |what: &str, a: String, b: String| Difference { what: what.to_owned(), a: short(&a), b: short(&b) };
+    let differ =
+        |what: &str, a: String, b: String| Difference { what: what.to_owned(), a: short(&a), b: short(&b) };
     let (a, b) = match (vocabulary(a), vocabulary(b)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => {
-            let said = |read: Result<Vocabulary, Error>| read.err().map_or("can be read".to_owned(), |e| e.to_string());
+            let said = |read: Result<Vocabulary, Error>| {
+                read.err().map_or("can be read".to_owned(), |e| e.to_string())
+            };
             let (a, b) = (said(a), said(b));
             return vec![Difference { what: "tokenizer".to_owned(), a, b }];
         }
     };
     let mut differences = Vec::new();
-    let lengths = |what: &str, a: usize, b: usize| (a != b).then(|| differ(what, a.to_string(), b.to_string()));
+    let lengths =
+        |what: &str, a: usize, b: usize| (a != b).then(|| differ(what, a.to_string(), b.to_string()));
     differences.extend(lengths("tokens", a.tokens.len(), b.tokens.len()));
     differences.extend(lengths("merges", a.merges.len(), b.merges.len()));
     let token = a.tokens.iter().zip(&b.tokens).position(|(a, b)| a != b);
@@ -81,7 +89,9 @@ pub(super) fn vocabularies(a: &Checkpoint, b: &Checkpoint) -> Vec<Difference> {
         differ(&format!("token {id}"), said(&a), said(&b))
     }));
     let merge = a.merges.iter().zip(&b.merges).position(|(a, b)| a != b);
-    differences.extend(merge.map(|rank| differ(&format!("merge {rank}"), a.merges[rank].clone(), b.merges[rank].clone())));
+    differences.extend(
+        merge.map(|rank| differ(&format!("merge {rank}"), a.merges[rank].clone(), b.merges[rank].clone())),
+    );
     let mut compare = |what: &str, a: String, b: String| {
         if a != b {
             differences.push(differ(what, a, b));
@@ -96,7 +106,8 @@ pub(super) fn vocabularies(a: &Checkpoint, b: &Checkpoint) -> Vec<Difference> {
     compare("special tokens", sorted(&a), sorted(&b));
     // Not said is not done.
     let adds = |v: &Vocabulary| {
-        let mut adds: Vec<&str> = v.adds.iter().filter(|(_, adds)| *adds).map(|(office, _)| *office).collect();
+        let mut adds: Vec<&str> =
+            v.adds.iter().filter(|(_, adds)| *adds).map(|(office, _)| *office).collect();
         adds.sort();
         format!("{adds:?}")
     };
