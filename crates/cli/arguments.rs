@@ -63,6 +63,24 @@ impl From<Engine> for eval::Engine {
     }
 }
 
+/// How a Hugging Face checkpoint holds experts.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum HeldExperts {
+    /// All of a layer in one tensor.
+    Packed,
+    /// One tensor an expert.
+    Split,
+}
+
+impl From<HeldExperts> for convert::Experts {
+    fn from(held: HeldExperts) -> Self {
+        match held {
+            HeldExperts::Packed => convert::Experts::Packed,
+            HeldExperts::Split => convert::Experts::Split,
+        }
+    }
+}
+
 /// What the model reads.
 #[derive(clap::Args)]
 #[group(required = false, multiple = false)]

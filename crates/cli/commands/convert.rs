@@ -1,16 +1,17 @@
 //! `etalon convert`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use codec::Encoding;
-use convert::{GgufOptions, Mtp, Plan, Receipt, ToGguf, Why};
+use convert::check::{Check, CheckOptions};
+use convert::{Done, GgufOptions, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
 use format::Existing;
+use format::gguf::Division;
 use model::{Checkpoint, Dialect};
 use serde::Serialize;
 
-use crate::commands::Outcome;
+use crate::arguments::HeldExperts;
+use crate::commands::{Outcome, check};
 use crate::render::{Bar, Column, Style, Table};
 
 /// Convert a Hugging Face checkpoint to GGUF, and back.
@@ -23,7 +24,9 @@ Examples:
   etalon convert Qwen3.5-0.8B model.gguf
   etalon convert Qwen3.5-0.8B model.gguf --type q8_0 --mtp drop --name 'Qwen3.5 0.8B'
   etalon convert Qwen3.5-0.8B model.gguf --dry-run
-  etalon convert Qwen3.5-0.8B vocab.gguf --vocab-only")]
+  etalon convert Qwen3.5-0.8B vocab.gguf --vocab-only
+  etalon convert Qwen3.5-35B-A3B parts/model.gguf --split-max-size 20G
+  etalon convert model.gguf Qwen3.5-0.8B-back/ --shard-size 2G")]
 pub struct Args {
     /// A directory with config.json and safetensors, or a GGUF file (any part of a split one).
     source: PathBuf,
@@ -44,6 +47,15 @@ pub struct Args {
     /// Write keys and vocabulary only, without tensors.
     #[arg(long)]
     vocab_only: bool,
+    /// Write parts of at most so many bytes: 300M, 1.5G (thousands), 512MiB.
+    #[arg(long, value_name = "SIZE", value_parser = crate::arguments::bytes)]
+    split_max_size: Option<u64>,
+    /// How a Hugging Face checkpoint holds experts.
+    #[arg(long, value_enum, default_value = "packed")]
+    experts: HeldExperts,
+    /// Most bytes in a file of a Hugging Face checkpoint, unless one tensor has more.
+    #[arg(long, value_name = "SIZE", value_parser = crate::arguments::bytes, default_value = "5G")]
+    shard_size: u64,
     /// Print what would be done with every tensor, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -53,6 +65,9 @@ pub struct Args {
     /// Write no receipt, and hash nothing.
     #[arg(long)]
     no_receipt: bool,
+    /// Do not compare the output with the source afterwards.
+    #[arg(long)]
+    no_check: bool,
     /// Replace the output if it exists.
     #[arg(long)]
     force: bool,
@@ -120,6 +135,7 @@ struct Converted {
     left: Vec<String>,
     receipt: Option<PathBuf>,
     notes: Vec<String>,
+    check: Option<Check>,
 }
 
 impl Args {
@@ -137,9 +153,7 @@ impl Args {
                 self.source.display(),
                 self.output.display()
             ),
-            (Dialect::Gguf, false) => {
-                anyhow::bail!("{}: only Hugging Face checkpoints are converted", self.source.display())
-            }
+            (Dialect::Gguf, false) => self.to_hf(&source),
         }
     }
 
@@ -150,26 +164,74 @@ impl Args {
             name: self.name.clone(),
             metadata: self.metadata.clone(),
             vocab_only: self.vocab_only,
+            division: self.split_max_size.map(Division::by_bytes),
         };
         let conversion = ToGguf::new(source, &options)?;
+        let (plan, notes) = (conversion.plan().clone(), conversion.notes().to_vec());
+        self.convert(source, plan, notes, |existing, receipt, progress| {
+            Ok(conversion.write(&self.output, existing, receipt, progress)?)
+        })
+    }
+
+    fn to_hf(&self, source: &Checkpoint) -> anyhow::Result<Outcome> {
+        let unfit = [
+            ("--name", self.name.is_some()),
+            ("--metadata", self.metadata.is_some()),
+            ("--vocab-only", self.vocab_only),
+            ("--split-max-size", self.split_max_size.is_some()),
+        ];
+        if let Some((option, _)) = unfit.iter().find(|(_, given)| *given) {
+            anyhow::bail!("{option} is for GGUF files; {} is to be a directory", self.output.display());
+        }
+        let options = HfOptions {
+            dtype: self.dtype.encoding(),
+            experts: self.experts.into(),
+            mtp: self.mtp.into(),
+            shard_bytes: self.shard_size,
+        };
+        let conversion = ToHf::new(source, &options)?;
+        let (plan, notes) = (conversion.plan().clone(), conversion.notes().to_vec());
+        self.convert(source, plan, notes, |existing, receipt, progress| {
+            Ok(conversion.write(&self.output, existing, receipt, progress)?)
+        })
+    }
+
+    fn convert(
+        &self,
+        source: &Checkpoint,
+        plan: Plan,
+        notes: Vec<String>,
+        write: impl FnOnce(Existing, bool, &mut dyn FnMut(u64, u64)) -> anyhow::Result<Done>,
+    ) -> anyhow::Result<Outcome> {
         if self.dry_run {
-            return Ok(self.planned(conversion.plan(), conversion.notes()));
+            return Ok(self.planned(&plan, &notes));
         }
         convert::refuse_own_input(source.source(), &self.output)?;
         let receipt = self.receipt_path();
-        let plan = conversion.plan().clone();
-        let notes = conversion.notes().to_vec();
         self.refuse_taken(receipt.as_deref())?;
         let bar = Bar::new();
         bar.begin_bytes("converting", plan.bytes());
-        let progress = &mut |done, _| eval::Progress::reached(&bar, done);
-        let written = conversion.write(&self.output, self.existing(), receipt.is_some(), progress)?;
+        let existing = if self.force { Existing::Replace } else { Existing::Refuse };
+        let done = write(existing, receipt.is_some(), &mut |done, _| eval::Progress::reached(&bar, done))?;
         drop(bar);
-        self.converted(&plan, notes, written.as_ref(), receipt)
-    }
-
-    fn existing(&self) -> Existing {
-        if self.force { Existing::Replace } else { Existing::Refuse }
+        if let (Some(written), Some(path)) = (&done.receipt, &receipt) {
+            let text = serde_json::to_string_pretty(written)? + "\n";
+            crate::file::write(path, text.as_bytes(), self.force)?;
+        }
+        // What holds no model cannot be compared with one.
+        let part = self.vocab_only || Mtp::from(self.mtp) == Mtp::Only;
+        let check = if self.no_check || part { None } else { Some(self.check(source, &done.output[0])?) };
+        let failed = check.as_ref().is_some_and(|check| !check.passed);
+        let converted = Converted {
+            output: self.output.clone(),
+            tensors: plan.tensors.len(),
+            bytes: plan.bytes(),
+            left: left(&plan),
+            receipt,
+            notes,
+            check,
+        };
+        Ok(Outcome::new(converted, failed, converted_text))
     }
 
     /// Before any work: it would be a pity to find out after it.
@@ -207,37 +269,12 @@ impl Args {
         Outcome::fine(planned, planned_text)
     }
 
-    fn converted(
-        &self,
-        plan: &Plan,
-        notes: Vec<String>,
-        written: Option<&Receipt>,
-        receipt: Option<PathBuf>,
-    ) -> anyhow::Result<Outcome> {
-        if let (Some(receipt), Some(path)) = (written, &receipt) {
-            write_receipt(receipt, path)?;
-        }
-        let converted = Converted {
-            output: self.output.clone(),
-            tensors: plan.tensors.len(),
-            bytes: plan.bytes(),
-            left: left(plan),
-            receipt,
-            notes,
-        };
-        Ok(Outcome::fine(converted, converted_text))
+    /// Opens what was written and compares it with what it was made of.
+    fn check(&self, source: &Checkpoint, output: &Path) -> anyhow::Result<Check> {
+        let written = Checkpoint::open(output, &format::Limits::default())?;
+        let options = CheckOptions { without_mtp: Mtp::from(self.mtp) == Mtp::Drop };
+        Ok(check::run(source, &written, options))
     }
-}
-
-fn write_receipt(receipt: &Receipt, path: &Path) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(receipt)? + "\n";
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).with_context(|| format!("cannot write the receipt {}", path.display()))
 }
 
 /// What is not converted, a line a reason.
@@ -292,11 +329,16 @@ fn planned_text(planned: &Planned, style: &Style) -> String {
     lines.join("\n") + "\n"
 }
 
-fn converted_text(converted: &Converted, _: &Style) -> String {
-    let Converted { output, tensors, bytes, left, receipt, notes } = converted;
+fn converted_text(converted: &Converted, style: &Style) -> String {
+    let Converted { output, tensors, bytes, left, receipt, notes, check } = converted;
     let mut lines = vec![format!("{}: {tensors} tensors, {bytes} bytes", output.display())];
     lines.extend(left.iter().map(|left| format!("  not converted: {left}")));
     lines.extend(notes.iter().map(|note| format!("  note: {note}")));
     lines.extend(receipt.iter().map(|path| format!("  receipt: {}", path.display())));
+    match check {
+        Some(check) if check.passed => lines.push(format!("  checked: {}", check::verdict(check))),
+        Some(check) => lines.push(check::text(check, check::Listed::Failed, style).trim_end().to_owned()),
+        None => lines.push("  not checked".to_owned()),
+    }
     lines.join("\n") + "\n"
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use codec::Encoding;
-use convert::{Experts, Mock};
+use convert::Mock;
 use eval::Progress;
 use format::Existing;
 use serde::Serialize;
 
+use crate::arguments::HeldExperts;
 use crate::commands::Outcome;
 use crate::render::{Bar, Column, Style, Table};
 
@@ -43,7 +44,7 @@ pub struct Args {
     seed: u64,
     /// How a Hugging Face checkpoint holds experts.
     #[arg(long, value_enum, default_value = "packed")]
-    experts: Held,
+    experts: HeldExperts,
     /// Replace OUT if it exists.
     #[arg(long)]
     force: bool,
@@ -56,14 +57,6 @@ pub struct Args {
 enum Form {
     Hf,
     Gguf,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Held {
-    /// All of a layer in one tensor.
-    Packed,
-    /// One tensor an expert.
-    Split,
 }
 
 #[derive(Serialize)]
@@ -93,10 +86,7 @@ impl Args {
         let what = self.what.context("nothing to write: name a preset or a config.json")?;
         let output = self.output.context("no output: give -o OUT")?;
         let mut mock =
-            open(&what)?.with_seed(self.seed).with_dtype(self.dtype).with_experts(match self.experts {
-                Held::Packed => Experts::Packed,
-                Held::Split => Experts::Split,
-            });
+            open(&what)?.with_seed(self.seed).with_dtype(self.dtype).with_experts(self.experts.into());
         if let Some(layers) = self.layers {
             mock = mock.with_layers(layers)?;
         }

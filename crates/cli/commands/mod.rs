@@ -1,5 +1,6 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
+mod check;
 mod compare;
 mod convert;
 mod dump;
@@ -19,6 +20,7 @@ use crate::report::Only;
 pub enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
+    Check(check::Args),
     Compare(compare::Args),
     Convert(convert::Args),
     Inspect(inspect::Args),
@@ -34,6 +36,7 @@ impl Command {
         match self {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
+            Command::Check(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),

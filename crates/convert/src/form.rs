@@ -332,4 +332,43 @@ mod tests {
         assert_eq!(convert(Held::LogOfNegative, Held::Plain, 1.0), -std::f32::consts::E);
         assert_eq!(convert(Held::Plain, Held::LogOfNegative, -2.0), std::f32::consts::LN_2);
     }
+
+    /// `stored` came of `held` by a conversion; it must lead to a value that gives it again.
+    fn leads_back(form: Held, held: f32) {
+        let stored = form.canonical(held) as f32;
+        let mut back = [stored];
+        Held::Plain.convert(form, &mut back);
+        let again = form.canonical(back[0]) as f32;
+        assert_eq!(again.to_bits(), stored.to_bits(), "{form:?}: {held:e} gives {stored:e}, then {again:e}");
+    }
+
+    /// Every BF16 and F16, and f32s of every exponent and of all low bits: what a conversion made of any of them.
+    /// Rates stop where exp leaves the normal f32s.
+    #[test]
+    fn every_value_that_was_converted_has_a_way_back() {
+        let of_bf16 = (0..=u16::MAX).map(|bits| f32::from_bits(u32::from(bits) << 16));
+        let of_f16 = (0..=u16::MAX).map(|bits| half::f16::from_bits(bits).to_f32());
+        // Prime strides reach all patterns of low bits.
+        let strided = (0..=u32::MAX).step_by(10_007).map(f32::from_bits);
+        let around = |centre: f32| (0..40_000u32).map(move |i| f32::from_bits(centre.to_bits() - 20_000 + i));
+        let near = [1.0, -1.0, 0.5, -0.5, 2.0, -2.0, -0.75, 4.0, -4.0, 1e-4, -1e-4]
+            .map(around)
+            .into_iter()
+            .flatten();
+        for held in of_bf16.chain(of_f16).chain(strided).chain(near).filter(|held| held.is_finite()) {
+            leads_back(Held::LessOne, held);
+            if held.abs() < 87.0 {
+                leads_back(Held::LogOfNegative, held);
+            }
+        }
+    }
+
+    /// Gains below one half, and rates that exp steps over, can be values that nothing gives: the nearest is taken.
+    #[test]
+    fn values_that_nothing_gives_are_met_as_nearly_as_possible() {
+        let gain = 0.1f32; // finer than the f32s around 0.1 − 1 are
+        let mut held = [gain];
+        Held::Plain.convert(Held::LessOne, &mut held);
+        assert!((Held::LessOne.canonical(held[0]) - f64::from(gain)).abs() <= f64::from(f32::EPSILON) / 4.0);
+    }
 }

@@ -35,7 +35,7 @@ const TEXTS: [&str; 21] = [
 ];
 
 /// Recommended sampling, written before the texts: key, field of `generation_config.json`, whether it is an integer.
-const SAMPLING: [(&str, &str, bool); 11] = [
+pub(crate) const SAMPLING: [(&str, &str, bool); 11] = [
     ("general.sampling.top_k", "top_k", true),
     ("general.sampling.top_p", "top_p", false),
     ("general.sampling.min_p", "min_p", false),

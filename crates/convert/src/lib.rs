@@ -5,11 +5,13 @@
 //! direction, by [`Form`].
 #![forbid(unsafe_code)]
 
+pub mod check;
 mod directory;
 mod error;
 mod form;
 mod general;
 pub mod gguf;
+mod hf_config;
 pub mod mock;
 mod naming;
 mod own_input;
@@ -21,6 +23,7 @@ mod sources;
 mod stored;
 mod target;
 mod to_gguf;
+mod to_hf;
 mod vocabulary;
 
 pub use directory::Directory;
@@ -31,8 +34,9 @@ pub use mock::Mock;
 pub use naming::NameParts;
 pub use own_input::refuse_own_input;
 pub use plan::{Left, Mtp, Plan, Planned, Why};
-pub use receipt::{Hashed, Receipt, Tool, Written};
+pub use receipt::{Done, Hashed, Receipt, Tool, Written};
 pub use source::{Rows, Source, StoredRow};
 pub use target::{Experts, Part, Target, targets};
 pub use to_gguf::{GgufOptions, ToGguf};
+pub use to_hf::{HfOptions, ToHf};
 pub use vocabulary::{Kind, Token, Vocabulary};

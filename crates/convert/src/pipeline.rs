@@ -9,6 +9,7 @@ use codec::Encoding;
 use rayon::prelude::*;
 
 use crate::error::Error;
+use crate::form::Held;
 use crate::source::{Rows, Source, StoredRow};
 use crate::target::{Part, Target};
 
@@ -224,6 +225,13 @@ impl<'a> TargetRows<'a> {
         weight.read(canonical, out, scratch);
         weight.held().convert(part.form.held(), out);
         part.form.columns_to_stored(out, scratch);
+    }
+
+    /// Reads a row as the source has its values, with its columns in canonical order, and says how it has them.
+    pub fn read_source(&self, row: usize, out: &mut [f32], scratch: &mut Vec<f32>) -> Held {
+        let (_, weight, canonical) = self.weight(row);
+        weight.read(canonical, out, scratch);
+        weight.held()
     }
 
     /// The row where it lies in the source, if its bytes there are those of this tensor in `encoding`.

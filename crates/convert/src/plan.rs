@@ -103,7 +103,7 @@ pub fn plan(
     dialect: Dialect,
     experts: Experts,
     mtp: Mtp,
-    encode: impl Fn(&Target) -> Encoding,
+    mut encode: impl FnMut(&Target) -> Encoding,
 ) -> Result<(Vec<Encoded>, Plan), Error> {
     complete_mtp(source, mtp)?;
     let kept = |target: &Target| {

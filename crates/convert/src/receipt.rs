@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -27,6 +28,15 @@ pub struct Receipt {
     pub left: Vec<Left>,
     /// What should be known about it, one sentence each.
     pub notes: Vec<String>,
+}
+
+/// What came of a conversion.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The directory, the file, or the parts, the first of which opens the whole.
+    pub output: Vec<PathBuf>,
+    /// What was read, done and written, if that was asked for.
+    pub receipt: Option<Receipt>,
 }
 
 /// The program.
@@ -80,15 +90,15 @@ impl Written {
 }
 
 impl Hashed {
-    /// Reads a file once.
+    /// Reads a file once, unless `stop` says that nobody wants to know any more.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn of(path: &Path) -> io::Result<Hashed> {
+    pub(crate) fn of(path: &Path, stop: &AtomicBool) -> io::Result<Hashed> {
         let mut file = File::open(path)?;
         let mut digest = Sha256::new();
         let (mut piece, mut bytes) = (vec![0; PIECE], 0);
-        loop {
+        while !stop.load(Ordering::Relaxed) {
             match file.read(&mut piece)? {
                 0 => break,
                 read => {

@@ -1,13 +1,16 @@
-//! What is asked of a source as a whole.
+//! What is done with a source as a whole.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use codec::Encoding;
 use model::{Checkpoint, Use};
 
 use crate::error::Error;
-use crate::receipt::Hashed;
+use crate::pipeline::{self, Encoded, Progress, Sink};
+use crate::plan::Plan;
+use crate::receipt::{Done, Hashed, Hashes, Receipt, Tool, Written};
 
 /// The plain type that most bytes of a source's matrices are in. FP8 counts as BF16, of which it is made; block
 /// encodings as F32, which holds what they decode to.
@@ -27,20 +30,62 @@ pub(crate) fn dtype(source: &Checkpoint) -> Encoding {
     bytes.into_iter().max_by_key(|(_, sum)| *sum).map_or(Encoding::F32, |(plain, _)| plain)
 }
 
-/// Does `work` while files are hashed in a thread of their own.
-pub(crate) fn hashed_beside(
-    files: &[PathBuf],
-    work: impl FnOnce() -> Result<(), Error>,
-) -> Result<Vec<Hashed>, Error> {
-    thread::scope(|scope| {
-        let hash = |path: &PathBuf| {
-            Hashed::of(path).map_err(|source| Error::Io { path: path.clone(), action: "read", source })
-        };
-        let hashing = scope.spawn(move || files.iter().map(hash).collect());
-        work()?;
+/// Hashes of what was read and of what was made of it.
+pub(crate) struct Transferred {
+    source: Vec<Hashed>,
+    tensors: Vec<(String, String)>,
+}
+
+/// Makes every tensor and hands it to `write`. With `hash`, the source's files are hashed meanwhile, and the tensors
+/// while they are written.
+pub(crate) fn transfer(
+    source: &Checkpoint,
+    tensors: &[Encoded],
+    hash: bool,
+    write: Sink<'_>,
+    progress: Progress<'_>,
+) -> Result<Option<Transferred>, Error> {
+    if !hash {
+        pipeline::run(tensors, source, write, progress)?;
+        return Ok(None);
+    }
+    let mut hashes = Hashes::default();
+    let mut sink = |name: &str, bytes: &[u8]| {
+        let write = &mut *write;
+        rayon::join(|| write(name, bytes), || hashes.update(name, bytes)).0
+    };
+    let failed = AtomicBool::new(false);
+    let hash_file = |path: &PathBuf| {
+        Hashed::of(path, &failed).map_err(|source| Error::Io { path: path.clone(), action: "read", source })
+    };
+    let source = thread::scope(|scope| {
+        let hashing = scope.spawn(|| source.source().files().iter().map(hash_file).collect::<Result<_, _>>());
+        if let Err(error) = pipeline::run(tensors, source, &mut sink, progress) {
+            failed.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
         match hashing.join() {
             Ok(hashed) => hashed,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })
+    })?;
+    Ok(Some(Transferred { source, tensors: hashes.finish() }))
+}
+
+/// What came of a conversion that made `output`.
+pub(crate) fn done(
+    output: Vec<PathBuf>,
+    transferred: Option<Transferred>,
+    Plan { tensors, left }: Plan,
+    notes: Vec<String>,
+) -> Done {
+    let receipt = transferred.map(|transferred| Receipt {
+        tool: Tool::ETALON,
+        source: transferred.source,
+        output: output.clone(),
+        tensors: Written::all(tensors, transferred.tensors),
+        left,
+        notes,
+    });
+    Done { output, receipt }
 }

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use codec::Encoding;
 use format::Existing;
-use format::gguf::Draft;
+use format::gguf::{Division, Draft};
 use model::{Checkpoint, Config, Dialect, Place};
 
 use crate::error::Error;
 use crate::general::General;
 use crate::gguf::{self, DEFAULT_INTERVAL, Description};
-use crate::pipeline::{self, Encoded, Progress};
+use crate::pipeline::{Encoded, Progress};
 use crate::plan::{Mtp, Plan, plan};
-use crate::receipt::{Hashes, Receipt, Tool, Written};
-use crate::sources;
+use crate::receipt::Done;
+use crate::sources::{self, done, transfer};
 use crate::target::Experts;
 use crate::vocabulary::{Vocabulary, json};
 
@@ -30,6 +30,8 @@ pub struct GgufOptions {
     pub metadata: Option<PathBuf>,
     /// No tensors, only keys.
     pub vocab_only: bool,
+    /// Parts, instead of one file.
+    pub division: Option<Division>,
 }
 
 /// A conversion that is known in every detail, and of which nothing is written yet.
@@ -42,6 +44,7 @@ pub struct ToGguf<'a> {
     vocabulary: Vocabulary,
     file_type: u32,
     interval: u32,
+    division: Option<Division>,
     notes: Vec<String>,
 }
 
@@ -102,7 +105,19 @@ impl<'a> ToGguf<'a> {
         let text = json.get("text_config").and_then(|text| text.as_object()).unwrap_or(&json);
         let interval = text.get("full_attention_interval").and_then(|i| i.as_u64());
         let interval = interval.and_then(|i| u32::try_from(i).ok()).unwrap_or(DEFAULT_INTERVAL);
-        Ok(ToGguf { source, config, tensors, plan, general, vocabulary, file_type, interval, notes })
+        let division = options.division.clone();
+        Ok(ToGguf {
+            source,
+            config,
+            tensors,
+            plan,
+            general,
+            vocabulary,
+            file_type,
+            interval,
+            division,
+            notes,
+        })
     }
 
     /// What will be done.
@@ -125,7 +140,7 @@ impl<'a> ToGguf<'a> {
         existing: Existing,
         receipt: bool,
         progress: Progress<'_>,
-    ) -> Result<Option<Receipt>, Error> {
+    ) -> Result<Done, Error> {
         let mut draft = Draft::new(path);
         let description = Description {
             general: &self.general,
@@ -137,24 +152,16 @@ impl<'a> ToGguf<'a> {
         for (target, encoding) in &self.tensors {
             draft.tensor(&target.name, *encoding, &target.shape)?;
         }
-        let mut writer = draft.create(existing)?;
-        let (source, tensors) = (self.source, &self.tensors);
-        let mut hashes = Hashes::default();
-        let mut sink = |name: &str, bytes: &[u8]| match receipt {
-            true => rayon::join(|| writer.write(name, bytes), || hashes.update(name, bytes)).0,
-            false => writer.write(name, bytes),
+        let (output, mut writer) = match &self.division {
+            Some(division) => {
+                let parts = draft.plan(division)?.into_iter().map(|part| part.path);
+                (parts.collect(), draft.create_split(division, existing)?)
+            }
+            None => (vec![path.to_owned()], draft.create(existing)?),
         };
-        let run = || pipeline::run(tensors, source, &mut sink, progress);
-        let files = if receipt { source.source().files() } else { &[] };
-        let hashed = sources::hashed_beside(files, run)?;
+        let mut write = |name: &str, bytes: &[u8]| writer.write(name, bytes);
+        let transferred = transfer(self.source, &self.tensors, receipt, &mut write, progress)?;
         writer.finish()?;
-        Ok(receipt.then(|| Receipt {
-            tool: Tool::ETALON,
-            source: hashed,
-            output: vec![path.to_owned()],
-            tensors: Written::all(self.plan.tensors, hashes.finish()),
-            left: self.plan.left,
-            notes: self.notes,
-        }))
+        Ok(done(output, transferred, self.plan, self.notes))
     }
 }

@@ -21,6 +21,7 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::general::General;
 use crate::gguf::{DEFAULT_INTERVAL, Description};
+use crate::hf_config::torch_name;
 use crate::pipeline::{self, Encoded, Progress};
 use crate::target::{Experts, Target, targets};
 
@@ -279,15 +280,6 @@ fn forget_checkpoint(json: &mut Value) {
         for field in ["_name_or_path", "quantization_config", "torch_dtype", "transformers_version"] {
             fields.shift_remove(field);
         }
-    }
-}
-
-/// What config.json calls a type.
-fn torch_name(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::F32 => "float32",
-        Encoding::F16 => "float16",
-        _ => "bfloat16",
     }
 }
 

@@ -114,7 +114,8 @@ fn golden_tensors_have_the_hashes_of_the_converter() {
             let conversion =
                 ToGguf::new(&checkpoint, &GgufOptions { dtype: encoding, ..GgufOptions::default() }).unwrap();
             let path = room.path().join(format!("{model}-{dtype}.gguf"));
-            let receipt = conversion.write(&path, Existing::Refuse, true, &mut |_, _| {}).unwrap().unwrap();
+            let done = conversion.write(&path, Existing::Refuse, true, &mut |_, _| {}).unwrap();
+            let receipt = done.receipt.unwrap();
             let ours = format::open(&path, &Limits::default()).unwrap();
             assert_eq!(keys(ours.as_ref()).get_str("general.name").unwrap(), name);
             let expected = lines.iter().filter(|line| line[0] == model && line[1] == dtype);

@@ -1,6 +1,8 @@
 //! Checkpoints that are made, read back; and held against those of llama.cpp's converter.
 #![forbid(unsafe_code)]
 
+mod check;
 mod files;
 mod llama_cpp;
 mod mock;
+mod round_trip;
