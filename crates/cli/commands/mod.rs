@@ -1,10 +1,13 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
 mod compare;
+mod convert;
 mod dump;
 mod inspect;
+mod merge;
 mod mock;
 mod run;
+mod split;
 mod verify;
 
 use std::rc::Rc;
@@ -17,7 +20,10 @@ pub enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
     Compare(compare::Args),
+    Convert(convert::Args),
     Inspect(inspect::Args),
+    Split(split::Args),
+    Merge(merge::Args),
     Mock(mock::Args),
     Run(run::Args),
 }
@@ -29,7 +35,10 @@ impl Command {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Split(args) => args.run(),
+            Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
             Command::Run(args) => args.run(json),
         }
