@@ -7,6 +7,7 @@ mod commands;
 mod file;
 #[allow(dead_code)]
 mod page;
+mod regression;
 mod render;
 mod report;
 

@@ -17,6 +17,9 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// The one that is meant where none is named.
+    pub const DEFAULT: Engine = Engine::Reference;
+
     /// Both.
     pub const ALL: [Engine; 1] = [Engine::Reference];
 

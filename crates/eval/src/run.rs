@@ -1,6 +1,6 @@
 //! Runs the reference over a text.
 
-use model::{Checkpoint, NonFinitePolicy};
+use model::{Checkpoint, Config, NonFinitePolicy};
 use reference::{Kernels, Logits, Model, Precision, State};
 use trace::{Tap, TapError, View};
 
@@ -58,14 +58,7 @@ pub fn run(
     tap: &mut (dyn Tap + Send),
 ) -> Result<Vec<f64>, Error> {
     let config = checkpoint.config();
-    if tokens.is_empty() {
-        return Err(reference::Error::Empty.into());
-    }
-    // All of them before any work: a call of its own would count positions from its start.
-    if let Some(position) = tokens.iter().position(|&token| token as usize >= config.vocab_size) {
-        let (token, vocab_size) = (tokens[position], config.vocab_size);
-        return Err(reference::Error::Token { position, token, vocab_size }.into());
-    }
+    check(tokens, config)?;
     let calls = how.split.calls(tokens.len())?;
     engine::pool(how.threads())?.install(|| {
         how.progress.begin("reading weights", 0);
@@ -83,12 +76,24 @@ pub fn run(
     })
 }
 
+/// All of the tokens before any work: a call of its own would count positions from its start.
+pub(crate) fn check(tokens: &[u32], config: &Config) -> Result<(), Error> {
+    if tokens.is_empty() {
+        return Err(reference::Error::Empty.into());
+    }
+    if let Some(position) = tokens.iter().position(|&token| token as usize >= config.vocab_size) {
+        let (token, vocab_size) = (tokens[position], config.vocab_size);
+        return Err(reference::Error::Token { position, token, vocab_size }.into());
+    }
+    Ok(())
+}
+
 /// The tap of one call, which tells how far the call is.
-struct Watched<'a> {
-    tap: &'a mut (dyn Tap + Send),
+pub(crate) struct Watched<'a> {
+    pub(crate) tap: &'a mut (dyn Tap + Send),
     /// Layers run by the calls before.
-    before: u64,
-    progress: &'a dyn Progress,
+    pub(crate) before: u64,
+    pub(crate) progress: &'a dyn Progress,
 }
 
 impl Tap for Watched<'_> {
