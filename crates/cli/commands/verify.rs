@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use eval::{Regression, Run, Split, Verify};
 use trace::Trace;
 
-use crate::arguments::{Engine, JudgeArgs, ModelArgs, Precision, TextArgs};
+use crate::arguments::{JudgeArgs, ModelArgs, Precision, TextArgs};
 use crate::commands::Outcome;
 use crate::render::Bar;
 use crate::{file, regression, report};
@@ -31,9 +31,6 @@ pub struct Args {
     /// The trace to judge: a directory of .npy files, .npz, .safetensors or a single .npy [default: judge an engine].
     #[arg(long, value_name = "TRACE")]
     against: Option<PathBuf>,
-    /// The engine to judge.
-    #[arg(long, value_enum, default_value_t, conflicts_with = "against")]
-    engine: Engine,
     /// Compute each block from the trace's own input to it: what one layer adds to the error stands out.
     #[arg(long, requires = "against")]
     local: bool,
@@ -112,7 +109,6 @@ impl Args {
         let any = || eval::any_tokens(self.length, checkpoint.config().vocab_size);
         let bar = Bar::new();
         let what = Regression {
-            candidate: self.engine.into(),
             tokens: self.text.read(&checkpoint)?.unwrap_or_else(any),
             points: self.judge.points.clone(),
             limits: self.judge.limits()?,

@@ -26,6 +26,45 @@ pub(crate) trait Layered: Send {
     fn advance(&mut self, tokens: usize);
 }
 
+/// The fast engine's.
+pub(crate) struct Quick<'w> {
+    pub(crate) model: fast::Model<'w>,
+    pub(crate) state: fast::State,
+}
+
+impl<'w> Quick<'w> {
+    pub(crate) fn new(model: fast::Model<'w>, config: &Config) -> Quick<'w> {
+        Quick { model, state: fast::State::new(config) }
+    }
+
+    /// What the reference hands on is rounded to f32: nothing is lost.
+    fn rows(&self, x: &[f64]) -> Array2<f32> {
+        let width = self.model.config().hidden_size;
+        let x = x.iter().map(|&x| x as f32).collect();
+        Array2::from_shape_vec((Vec::len(&x) / width, width), x).expect("whole rows of activations")
+    }
+}
+
+impl Layered for Quick<'_> {
+    fn enter(&mut self, tokens: &[u32], tap: Listener<'_>) -> Result<Vec<f64>, Error> {
+        Ok(self.model.enter(tokens, tap)?.into_iter().map(f64::from).collect())
+    }
+
+    fn block(&mut self, l: usize, x: &[f64], tap: Listener<'_>) -> Result<Vec<f64>, Error> {
+        let x = self.rows(x);
+        Ok(self.model.block(l, x, &mut self.state, tap)?.into_iter().map(f64::from).collect())
+    }
+
+    fn leave(&mut self, x: &[f64], tap: Listener<'_>) -> Result<(), Error> {
+        self.model.leave(&self.rows(x), fast::Logits::All, tap)?;
+        Ok(())
+    }
+
+    fn advance(&mut self, tokens: usize) {
+        self.state.advance(tokens);
+    }
+}
+
 /// The reference's.
 pub(crate) struct Exact<'w> {
     pub(crate) model: Model<'w>,

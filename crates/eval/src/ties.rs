@@ -4,6 +4,8 @@
 //! other choice is no fault, and what that token becomes is not comparable any more. Such a token's values are taken to
 //! agree from there on; everything else is judged as always.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use trace::{Extent, Piece, Tap, TapError, Trace, ValuesRef, View, point};
 
@@ -89,7 +91,7 @@ impl Ties {
 
     /// Listens to the candidate while it runs over what the reference recorded as `reference`.
     pub(crate) fn watch<'a>(&'a mut self, judge: Piece<'a>, reference: &'a Trace) -> Watch<'a> {
-        Watch { ties: self, judge, reference }
+        Watch { ties: self, judge, reference, come: HashMap::new() }
     }
 
     pub(crate) fn finish(self) -> (Vec<Tie>, Top1) {
@@ -178,6 +180,8 @@ pub(crate) struct Watch<'a> {
     ties: &'a mut Ties,
     judge: Piece<'a>,
     reference: &'a Trace,
+    /// Tokens of a point that have come.
+    come: HashMap<String, usize>,
 }
 
 impl Tap for Watch<'_> {
@@ -203,17 +207,19 @@ impl Tap for Watch<'_> {
         let reference = self.reference.get(name).map_err(|e| TapError::new(name, e))?;
         let b = reference.values.as_ref().to_f64();
         let mut a = view.values.to_f64();
-        if reference.shape == view.shape {
-            let rows = if view.extent == Extent::State { 1 } else { view.shape[0] };
-            let row = a.len() / rows.max(1);
-            for t in 0..rows {
-                // A state is what the last token leaves behind.
-                let token = if view.extent == Extent::State { usize::MAX } else { self.ties.first + t };
-                if self.ties.follows(layer, suffix, token) {
-                    a[t * row..(t + 1) * row].copy_from_slice(&b[t * row..(t + 1) * row]);
-                }
+        let state = view.extent == Extent::State;
+        let rows = if state { 1 } else { view.shape[0] };
+        let row = a.len() / rows.max(1);
+        let come = self.come.entry(name.to_owned()).or_default();
+        for (t, a) in a.chunks_exact_mut(row.max(1)).enumerate() {
+            // A state is what the last token leaves behind.
+            let token = if state { usize::MAX } else { self.ties.first + *come + t };
+            let same = b.chunks_exact(row.max(1)).nth(*come + t);
+            if let Some(b) = same.filter(|_| self.ties.follows(layer, suffix, token)) {
+                a.copy_from_slice(b);
             }
         }
+        *come += rows;
         self.judge.record(name, View { values: ValuesRef::F64(&a), ..view })
     }
 }

@@ -6,6 +6,7 @@ use trace::{CompareTap, Limits, ModelId, Report, Role, Settings, Side, Trace};
 
 use crate::dump::{chosen, producer};
 use crate::teacher::teach;
+use crate::tolerance::trace_rows;
 use crate::{Error, Run, engine, run};
 
 /// What to judge, and by what.
@@ -46,8 +47,9 @@ pub fn verify(checkpoint: &Checkpoint, trace: &Trace, what: &Verify, how: &Run<'
         (None, Some(tokens)) => ids(tokens)?,
         (None, None) => return Err(Error::NoTokens),
     };
+    let rows = if what.local { trace_rows(trace) } else { Vec::new() };
     let settings = Settings {
-        limits: what.limits.clone(),
+        limits: what.limits.clone().with_rows(rows)?,
         points: if what.points.is_empty() { None } else { Some(chosen(&what.points, checkpoint)?) },
         precision: None,
         contract: Some(CONTRACT.to_owned()),

@@ -37,6 +37,8 @@ struct Compared {
 pub struct Piece<'a> {
     beside: &'a mut Beside,
     reference: &'a Trace,
+    /// Tokens of a point that have come: a head's logits do not come all at once.
+    come: HashMap<String, usize>,
 }
 
 impl Beside {
@@ -51,7 +53,7 @@ impl Beside {
         let missing =
             reference.names().filter(|name| self.settings.wants(name) && !self.index.contains_key(*name));
         self.only[0].extend(missing.map(str::to_owned).collect::<Vec<_>>());
-        Piece { beside: self, reference }
+        Piece { beside: self, reference, come: HashMap::new() }
     }
 
     /// Judges all pieces.
@@ -111,8 +113,8 @@ impl Tap for Piece<'_> {
             beside.only[0].remove(name);
             let whole = |shape: &[usize]| {
                 let mut shape = shape.to_vec();
-                if view.extent == Extent::Tokens {
-                    shape[0] = beside.tokens;
+                if let (Some(tokens), Extent::Tokens) = (shape.first_mut(), view.extent) {
+                    *tokens = beside.tokens;
                 }
                 shape
             };
@@ -138,16 +140,26 @@ impl Tap for Piece<'_> {
         });
         let point = &mut beside.points[at];
         let Ok(measure) = &mut point.measure else { return Ok(()) };
-        let (b, a) = (reference.values.as_ref().to_f64(), view.values.to_f64());
-        if reference.shape != view.shape {
-            let fault = format!("shapes differ: reference {:?}, candidate {:?}", reference.shape, view.shape);
-            point.measure = Err(fault);
-        } else if view.extent == Extent::State {
-            point.state = Some([b, a]);
-        } else {
-            measure.add(&b, &a);
-            point.to_come = point.to_come.saturating_sub(view.shape[0]);
+        let a = view.values.to_f64();
+        if view.extent == Extent::State {
+            let b = reference.values.as_ref().to_f64();
+            if b.len() == a.len() {
+                point.state = Some([b, a]);
+                return Ok(());
+            }
+        } else if reference.shape[1..] == view.shape[1..] {
+            let row: usize = view.shape[1..].iter().product();
+            let come = self.come.entry(name.to_owned()).or_default();
+            let rows = *come * row..(*come + view.shape[0]) * row;
+            *come += view.shape[0];
+            if *come <= reference.shape[0] {
+                measure.add(&reference.values.as_ref().slice(rows).to_f64(), &a);
+                point.to_come = point.to_come.saturating_sub(view.shape[0]);
+                return Ok(());
+            }
         }
+        let fault = format!("shapes differ: reference {:?}, candidate {:?}", reference.shape, view.shape);
+        point.measure = Err(fault);
         Ok(())
     }
 }
@@ -158,8 +170,10 @@ mod tests {
     use crate::compare::tests::{TOKENS, f32s, pass, record_in_pieces, spoil};
     use crate::{Collect, Verdict, compare};
 
-    /// Runs both in pieces of these lengths.
+    /// Runs both in pieces of these lengths, of which the candidate records the whole at a time or a token.
     fn beside(
+        whole: bool,
+
         reference: &[(String, crate::Tensor)],
         candidate: &[(String, crate::Tensor)],
         pieces: &[usize],
@@ -183,7 +197,9 @@ mod tests {
             let mut held = Collect::all();
             record_in_pieces(&mut held, &rows(reference), &[piece]);
             let held = held.into_trace();
-            record_in_pieces(&mut beside.piece(&held), &rows(candidate), &[piece]);
+            let ones = vec![1; piece];
+            let parts = if whole { &[piece][..] } else { &ones };
+            record_in_pieces(&mut beside.piece(&held), &rows(candidate), parts);
             from += piece;
         }
         beside.finish(Vec::new()).unwrap()
@@ -198,7 +214,7 @@ mod tests {
         let trace = |points: &[(String, crate::Tensor)]| Trace::from_tensors(None, points.to_vec());
         let whole = compare(&trace(&reference), &trace(&candidate), &Settings::default()).unwrap();
         for pieces in [&[5][..], &[1, 4], &[2, 2, 1]] {
-            let report = beside(&reference, &candidate, pieces);
+            let report = beside(pieces.len() > 1, &reference, &candidate, pieces);
             assert_eq!(report.divergence.unwrap().point, "model.layers.0.linear_attn.g");
             assert_eq!(report.points.len(), whole.points.len());
             for (found, wanted) in report.points.iter().zip(&whole.points) {
@@ -207,18 +223,20 @@ mod tests {
                 assert_eq!(found.logits.is_some(), wanted.logits.is_some());
             }
         }
-        assert!(beside(&reference, &reference, &[3, 2]).points.iter().all(|p| p.verdict == Verdict::Pass));
+        assert!(
+            beside(true, &reference, &reference, &[3, 2]).points.iter().all(|p| p.verdict == Verdict::Pass)
+        );
     }
 
     #[test]
     fn what_one_side_lacks_is_named_or_fails() {
         let (reference, mut candidate) = (pass(), pass());
         candidate.retain(|(name, _)| name != "model.norm");
-        assert_eq!(beside(&reference, &candidate, &[5]).only_reference, ["model.norm"]);
+        assert_eq!(beside(true, &reference, &candidate, &[5]).only_reference, ["model.norm"]);
         let mut other = pass();
         let logits = other.iter_mut().find(|(name, _)| name == "lm_head").unwrap();
         logits.1 = f32s(&[5, 3], &[0.0; 15]);
-        let report = beside(&reference, &other, &[2, 3]);
+        let report = beside(true, &reference, &other, &[2, 3]);
         assert_eq!(report.divergence.unwrap().point, "lm_head");
         assert!(report.points.last().unwrap().fault.as_ref().unwrap().contains("[5, 3]"));
     }
