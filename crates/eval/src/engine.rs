@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use model::{Checkpoint, NonFinitePolicy};
 use reference::{Logits, Precision};
-use trace::NoTap;
+use trace::{NoTap, Tap};
 
 use crate::{Error, Progress};
 
@@ -103,12 +103,22 @@ impl<'w> Loaded<'w> {
 
     /// Runs `tokens` after all that `state` has seen; the last token's logits, `[vocab]`.
     pub(crate) fn forward(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f64>, Error> {
+        self.forward_tapped(tokens, state, &mut NoTap)
+    }
+
+    /// The same with a listener.
+    pub(crate) fn forward_tapped(
+        &self,
+        tokens: &[u32],
+        state: &mut State,
+        tap: &mut (dyn Tap + Send),
+    ) -> Result<Vec<f64>, Error> {
         match (&self.model, state) {
             (Model::Reference(model, pool), State::Reference(state)) => {
-                Ok(pool.install(|| model.forward(tokens, state, Logits::Last, &mut NoTap))?.to_vec())
+                Ok(pool.install(|| model.forward(tokens, state, Logits::Last, tap))?.to_vec())
             }
             (Model::Fast(model), State::Fast(state)) => {
-                let logits = model.forward(tokens, state, fast::Logits::Last, &mut NoTap)?;
+                let logits = model.forward(tokens, state, fast::Logits::Last, tap)?;
                 Ok(logits.into_iter().map(f64::from).collect())
             }
             _ => unreachable!("a text's state is made by the engine that it runs in"),

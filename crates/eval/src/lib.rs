@@ -4,6 +4,7 @@
 //! holds it against a trace from elsewhere. Neither of the two keeps activations: they pass through a tap.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod chat;
 mod dump;
 mod ends;
@@ -24,6 +25,7 @@ mod ties;
 pub mod tolerance;
 mod verify;
 
+pub use bench::{Bench, Benched, Phase, Share, bench};
 pub use chat::{Message, Template};
 pub use dump::{Dump, Dumped, Hash, dump};
 pub use ends::end_tokens;
