@@ -61,6 +61,7 @@ const OUTSIDE: &[&str] = &[
     "jiff",
     "libm",
     "memmap2",
+    "mimalloc",
     "minijinja",
     "minijinja-contrib",
     "ndarray",
