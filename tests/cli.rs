@@ -64,6 +64,8 @@ fn every_command_has_help_with_examples() {
     // One a line: see `etalon --help`.
     #[rustfmt::skip]
     let verbs = [
+        "bench",
+        "check",
         "compare",
         "convert",
         "dump",
@@ -366,4 +368,25 @@ fn weights_that_are_not_finite_run_when_allowed() {
     assert!(ran.stderr.contains("model.layers.1.mlp.up_proj.weight: element 7 is NaN"), "{}", ran.stderr);
     let ran = verify(&["--allow-nonfinite", "--json"]).expect(1);
     assert_eq!(ran.json()["divergence"]["point"], "model.layers.1.mlp.up_proj");
+}
+
+/// Speeds in both forms, and another program's beside them.
+#[test]
+fn speed_is_measured_and_compared() {
+    let line = format!("bench {MODEL} --prefill 8 --decode 4 --repeat 1 --threads 1");
+    let json = words(&format!("{line} --json")).expect(0).json();
+    assert_eq!((json["prefill"]["tokens"].as_u64(), json["decode"]["tokens"].as_u64()), (Some(8), Some(4)));
+    assert!(json["decode"]["of_memory"].as_f64().unwrap() > 0.0);
+    let vs = |command: &str| {
+        let arguments: Vec<&str> = line.split(' ').chain(["--vs", command]).collect();
+        etalon(arguments)
+    };
+    let tests = r#"echo '[{"n_prompt": 8, "n_gen": 0, "avg_ts": 100}]'"#;
+    let text = vs(tests).expect(0).stdout;
+    for part in ["tok/s", "GB/s", "% of memory", "lm_head", "prefill 100.0 tok/s, here"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    assert!(vs("false").expect(2).stderr.contains("\"false\" failed"));
+    assert!(vs("echo fast").expect(2).stderr.contains("expected JSON"));
+    assert!(vs("echo '{}'").expect(2).stderr.contains("no tokens per second"));
 }

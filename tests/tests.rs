@@ -4,6 +4,7 @@
 mod bad_input;
 mod bits;
 mod cli;
+mod drift;
 mod etalon;
 mod fast;
 mod fast_bits;
@@ -14,4 +15,5 @@ mod golden;
 mod mutant;
 mod mutations;
 mod pages;
+mod regression;
 mod run;

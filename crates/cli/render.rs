@@ -18,6 +18,11 @@ impl Style {
         Style { colour: std::io::stdout().is_terminal() && !refused && !dumb }
     }
 
+    /// No colours.
+    pub fn plain() -> Style {
+        Style { colour: false }
+    }
+
     pub fn bold(&self, text: &str) -> String {
         self.paint("1", text)
     }

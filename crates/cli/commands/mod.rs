@@ -1,5 +1,6 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
+mod bench;
 mod check;
 mod compare;
 mod convert;
@@ -28,6 +29,7 @@ pub enum Command {
     Merge(merge::Args),
     Mock(mock::Args),
     Run(run::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -44,6 +46,7 @@ impl Command {
             Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
             Command::Run(args) => args.run(json),
+            Command::Bench(args) => args.run(),
         }
     }
 }

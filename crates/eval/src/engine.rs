@@ -6,24 +6,30 @@ use model::{Checkpoint, NonFinitePolicy};
 use reference::{Logits, Precision};
 use trace::{NoTap, Tap};
 
-use crate::{Error, Progress, Split};
+use crate::{Error, Progress};
 
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The exact pass that the others are judged by.
+    /// The exact pass that the other is judged by.
     Reference,
+    /// The pass on encoded weights.
+    Fast,
 }
 
 impl Engine {
+    /// The one that is meant where none is named.
+    pub const DEFAULT: Engine = Engine::Fast;
+
     /// Both.
-    pub const ALL: [Engine; 1] = [Engine::Reference];
+    pub const ALL: [Engine; 2] = [Engine::Reference, Engine::Fast];
 
     /// As `--engine` and state files spell it.
     pub fn name(self) -> &'static str {
         match self {
             Engine::Reference => "reference",
+            Engine::Fast => "fast",
         }
     }
 
@@ -36,18 +42,22 @@ impl Engine {
 /// A model ready to run in one of the engines.
 pub struct Loaded<'w> {
     model: Model<'w>,
-    pool: rayon::ThreadPool,
     vocab_size: usize,
 }
 
 enum Model<'w> {
-    Reference(reference::Model<'w>),
+    Reference(reference::Model<'w>, rayon::ThreadPool),
+    Fast(fast::Model<'w>),
 }
+
+/// Tokens of a prompt that go through the layers together, at most: a multiple of what either engine takes at a time.
+const PREFILL: usize = 512;
 
 /// What a text has left behind in an engine. Cloning it forks the text.
 #[derive(Clone)]
 pub(crate) enum State {
     Reference(reference::State),
+    Fast(fast::State),
 }
 
 impl<'w> Loaded<'w> {
@@ -57,19 +67,25 @@ impl<'w> Loaded<'w> {
     /// # Errors
     /// Threads that cannot be started.
     pub fn new(checkpoint: &'w Checkpoint, engine: Engine, threads: usize) -> Result<Loaded<'w>, Error> {
-        let pool = pool(threads)?;
         let config = checkpoint.config();
         let weights = checkpoint.weights(NonFinitePolicy::Allow)?;
         let model = match engine {
-            Engine::Reference => Model::Reference(reference::Model::new(config, weights, Precision::F32)),
+            Engine::Reference => {
+                Model::Reference(reference::Model::new(config, weights, Precision::F32), pool(threads)?)
+            }
+            Engine::Fast => {
+                let options = fast::Options { threads: Some(threads), ..fast::Options::default() };
+                Model::Fast(fast::Model::new(config, weights, options))
+            }
         };
-        Ok(Loaded { model, pool, vocab_size: config.vocab_size })
+        Ok(Loaded { model, vocab_size: config.vocab_size })
     }
 
     /// Which engine it is.
     pub fn engine(&self) -> Engine {
         match self.model {
-            Model::Reference(_) => Engine::Reference,
+            Model::Reference(..) => Engine::Reference,
+            Model::Fast(_) => Engine::Fast,
         }
     }
 
@@ -80,17 +96,32 @@ impl<'w> Loaded<'w> {
 
     pub(crate) fn start(&self) -> State {
         match &self.model {
-            Model::Reference(model) => State::Reference(reference::State::new(model.config())),
+            Model::Reference(model, _) => State::Reference(reference::State::new(model.config())),
+            Model::Fast(model) => State::Fast(fast::State::new(model.config())),
         }
     }
 
     /// Runs `tokens` after all that `state` has seen; the last token's logits, `[vocab]`.
     pub(crate) fn forward(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f64>, Error> {
-        let tap: &mut (dyn Tap + Send) = &mut NoTap;
+        self.forward_tapped(tokens, state, &mut NoTap)
+    }
+
+    /// The same with a listener.
+    pub(crate) fn forward_tapped(
+        &self,
+        tokens: &[u32],
+        state: &mut State,
+        tap: &mut (dyn Tap + Send),
+    ) -> Result<Vec<f64>, Error> {
         match (&self.model, state) {
-            (Model::Reference(model), State::Reference(state)) => {
-                Ok(self.pool.install(|| model.forward(tokens, state, Logits::Last, tap))?.to_vec())
+            (Model::Reference(model, pool), State::Reference(state)) => {
+                Ok(pool.install(|| model.forward(tokens, state, Logits::Last, tap))?.to_vec())
             }
+            (Model::Fast(model), State::Fast(state)) => {
+                let logits = model.forward(tokens, state, fast::Logits::Last, tap)?;
+                Ok(logits.into_iter().map(f64::from).collect())
+            }
+            _ => unreachable!("a text's state is made by the engine that it runs in"),
         }
     }
 
@@ -101,19 +132,19 @@ impl<'w> Loaded<'w> {
         state: &mut State,
         progress: &dyn Progress,
     ) -> Result<Vec<f64>, Error> {
-        progress.begin("reading the prompt", tokens.len() as u64);
+        progress.begin("reading the prompt", (state.position() + tokens.len()) as u64);
         let mut logits = Vec::new();
-        for call in Split::Bounded.calls(tokens.len())? {
-            let end = call.end;
-            logits = self.forward(&tokens[call], state)?;
-            progress.reached(end as u64);
+        for call in tokens.chunks(PREFILL) {
+            logits = self.forward(call, state)?;
+            progress.reached(state.position() as u64);
         }
         Ok(logits)
     }
 
     pub(crate) fn restore(&self, from: &mut impl Read) -> Result<State, Error> {
         Ok(match &self.model {
-            Model::Reference(model) => State::Reference(reference::State::restore(from, model.config())?),
+            Model::Reference(model, _) => State::Reference(reference::State::restore(from, model.config())?),
+            Model::Fast(model) => State::Fast(fast::State::restore(from, model.config())?),
         })
     }
 }
@@ -122,12 +153,14 @@ impl State {
     pub(crate) fn position(&self) -> usize {
         match self {
             State::Reference(state) => state.position(),
+            State::Fast(state) => state.position(),
         }
     }
 
     pub(crate) fn save(&self, to: &mut impl Write) -> std::io::Result<()> {
         match self {
             State::Reference(state) => state.save(to),
+            State::Fast(state) => state.save(to),
         }
     }
 }

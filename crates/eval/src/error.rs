@@ -11,6 +11,9 @@ pub enum Error {
     /// The pass.
     #[error(transparent)]
     Reference(#[from] reference::Error),
+    /// The fast pass.
+    #[error(transparent)]
+    Fast(#[from] fast::Error),
     /// The trace, read or written.
     #[error(transparent)]
     Trace(#[from] trace::Error),

@@ -1,7 +1,7 @@
 //! The two ends of the model: tokens to embeddings, hidden states to logits.
 
-use ndarray::{Axis, Slice};
-use trace::Extent;
+use ndarray::{Array2, Axis, Slice};
+use trace::{Extent, Tap};
 
 use crate::error::Error;
 use crate::forward::{Logits, Model, Rows};
@@ -12,6 +12,27 @@ use crate::points::{Points, slice};
 const HEAD_TOKENS: usize = 64;
 
 impl Model<'_> {
+    /// What comes before the layers: the embedding, `[T] → [T, D]`.
+    ///
+    /// # Errors
+    /// No tokens, a token that is out of range, or a tap that fails.
+    pub fn enter(&self, tokens: &[u32], tap: &mut dyn Tap) -> Result<Array2<f32>, Error> {
+        self.check(tokens)?;
+        let x = self.embed(tokens);
+        Points::new(tap, "model.".into()).rows("embed_tokens", &x)?;
+        Ok(x)
+    }
+
+    /// What comes after them: the final norm and the head, `[T, D] → [vocab]` of the last token.
+    ///
+    /// # Errors
+    /// A tap that fails.
+    pub fn leave(&self, x: &Array2<f32>, logits: Logits, tap: &mut dyn Tap) -> Result<Vec<f32>, Error> {
+        let h = self.norm(x, &self.weights.norm); // [T, D]
+        Points::new(tap, "model.".into()).rows("norm", &h)?;
+        self.head(&h, logits, &mut Points::new(tap, String::new()))
+    }
+
     pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), Error> {
         if tokens.is_empty() {
             return Err(Error::Empty);
