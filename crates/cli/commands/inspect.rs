@@ -109,7 +109,7 @@ impl Inspection {
         }
         for (i, used) in layout.uses.iter().enumerate() {
             let status = match used {
-                Use::Slots(_) => continue,
+                Use::Slots(_) | Use::Scale => continue,
                 Use::Vision => Status::Vision,
                 Use::TiedHead => Status::TiedHead,
             };
