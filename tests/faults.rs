@@ -5,9 +5,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::etalon::{command, etalon, fixture};
+use crate::etalon::{Ran, command, etalon, fixture};
 
 const MODEL: &str = "golden/dense-f32";
+
+fn convert(source: &Path, output: &Path, options: &[&str]) -> Ran {
+    let [source, output] = [source, output].map(|path| path.to_str().unwrap());
+    etalon([&["convert", source, output], options].concat())
+}
 
 /// Temporaries in a directory, by what all of them begin with.
 fn left(dir: &Path) -> Vec<String> {
@@ -23,14 +28,7 @@ fn killed_at_any_moment_nothing_half_is_there() {
     let gguf = room.path().join("model.gguf");
     let hf = room.path().join("back");
     let whole = room.path().join("whole.gguf");
-    etalon([fixture(MODEL).as_os_str(), whole.as_os_str()].iter().fold(
-        vec!["convert".into()],
-        |mut all, path| {
-            all.push(path.to_os_string());
-            all
-        },
-    ))
-    .expect(0);
+    convert(&fixture(MODEL), &whole, &[]).expect(0);
     let mut interrupted = 0;
     for i in 0..10 {
         // Every other one writes a directory. A prime step reaches all parts of a run of some 60 ms.
@@ -42,14 +40,12 @@ fn killed_at_any_moment_nothing_half_is_there() {
         child.kill().unwrap();
         interrupted += usize::from(child.wait().unwrap().code().is_none());
         if output.exists() {
-            let [a, b] = [&source, output].map(|path| path.as_os_str());
-            etalon(["check".as_ref(), a, b]).expect(0);
+            etalon(["check", source.to_str().unwrap(), output.to_str().unwrap()]).expect(0);
         }
     }
     assert!(interrupted > 0, "all runs were over before they were killed");
     for (source, output) in [(fixture(MODEL), &gguf), (whole, &hf)] {
-        let arguments = ["convert".as_ref(), source.as_os_str(), output.as_os_str(), "--force".as_ref()];
-        etalon(arguments).expect(0);
+        convert(&source, output, &["--force"]).expect(0);
     }
     assert!(left(room.path()).is_empty(), "{:?}", left(room.path()));
 }
@@ -82,25 +78,25 @@ fn a_shard_that_cannot_be_read_is_named() {
     let (model, output) = (room.path().join("model"), room.path().join("out.gguf"));
     let from = fixture("models/dense-vision-bf16");
     let shard = "model-00002-of-00003.safetensors";
-    let damages: [(&str, fn(&Path)); 3] = [
-        (shard, |path| fs::remove_file(path).unwrap()),
-        (shard, |path| {
+    let damages: [fn(&Path); 3] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
             let bytes = fs::read(path).unwrap();
             fs::write(path, &bytes[..bytes.len() - 100]).unwrap();
-        }),
-        (shard, |path| {
+        },
+        |path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
-        }),
+        },
     ];
-    for (shard, damage) in damages {
+    for damage in damages {
         fs::create_dir(&model).unwrap();
         for entry in fs::read_dir(&from).unwrap() {
             let entry = entry.unwrap();
             fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
         }
         damage(&model.join(shard));
-        let ran = etalon(["convert".as_ref(), model.as_os_str(), output.as_os_str()]).expect(2);
+        let ran = convert(&model, &output, &[]).expect(2);
         assert!(ran.stderr.contains(shard), "{}", ran.stderr);
         fs::remove_dir_all(&model).unwrap();
         assert!(fs::read_dir(room.path()).unwrap().next().is_none());
@@ -111,27 +107,22 @@ fn a_shard_that_cannot_be_read_is_named() {
 fn outputs_that_are_there_and_inputs_are_left_alone() {
     let room = tempfile::tempdir().unwrap();
     let gguf = room.path().join("model.gguf");
-    let convert = |source: &Path, output: &Path, force: bool| {
-        let mut arguments = vec!["convert".as_ref(), source.as_os_str(), output.as_os_str()];
-        arguments.extend(force.then_some("--force".as_ref()));
-        etalon(arguments)
-    };
-    convert(&fixture(MODEL), &gguf, false).expect(0);
+    convert(&fixture(MODEL), &gguf, &[]).expect(0);
     let before = fs::read(&gguf).unwrap();
-    let said = convert(&fixture(MODEL), &gguf, false).expect(2).stderr;
+    let said = convert(&fixture(MODEL), &gguf, &[]).expect(2).stderr;
     assert!(said.contains("exists already") && said.contains("--force"), "{said}");
-    convert(&fixture(MODEL), &gguf, true).expect(0);
+    convert(&fixture(MODEL), &gguf, &["--force"]).expect(0);
     assert!(fs::read(&gguf).unwrap() == before, "the same again");
     // The directory that the input lies in, and the input under another name.
-    let said = convert(&gguf, room.path(), true).expect(2).stderr;
+    let said = convert(&gguf, room.path(), &["--force"]).expect(2).stderr;
     assert!(said.contains("write elsewhere"), "{said}");
     #[cfg(unix)]
     {
         let hf = room.path().join("hf");
-        convert(&gguf, &hf, false).expect(0);
+        convert(&gguf, &hf, &[]).expect(0);
         let link = room.path().join("link.gguf");
         std::os::unix::fs::symlink(hf.join("model.safetensors"), &link).unwrap();
-        let said = convert(&hf, &link, true).expect(2).stderr;
+        let said = convert(&hf, &link, &["--force"]).expect(2).stderr;
         assert!(said.contains("is, or holds, the input"), "{said}");
     }
     assert!(fs::read(&gguf).unwrap() == before);
@@ -143,15 +134,13 @@ fn plans_write_nothing_and_checks_have_a_status() {
     let room = tempfile::tempdir().unwrap();
     let output = room.path().join("model.gguf");
     let model = fixture("models/dense-vision-bf16");
-    let arguments = ["convert".as_ref(), model.as_os_str(), output.as_os_str(), "--dry-run".as_ref()];
-    let plan = etalon(arguments).expect(0).stdout;
+    let plan = convert(&model, &output, &["--dry-run"]).expect(0).stdout;
     for part in ["tile rows", "+1", "−exp", "not converted (vision)", "blk.0.ssm_out.weight", "BF16 → F32"]
     {
         assert!(plan.contains(part), "no {part} in\n{plan}");
     }
     assert!(fs::read_dir(room.path()).unwrap().next().is_none());
-    let arguments = ["convert".as_ref(), model.as_os_str(), output.as_os_str(), "--json".as_ref()];
-    let json = etalon(arguments).expect(0).json();
+    let json = convert(&model, &output, &["--json"]).expect(0).json();
     assert_eq!(json["check"]["passed"], true);
     let receipt = fs::read_to_string(room.path().join("model.gguf.receipt.json")).unwrap();
     let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
@@ -159,9 +148,8 @@ fn plans_write_nothing_and_checks_have_a_status() {
     assert!(receipt["tensors"].as_array().unwrap().iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
     let page = room.path().join("page.html");
     let other = fixture(MODEL);
-    let arguments =
-        ["check".as_ref(), model.as_os_str(), other.as_os_str(), "--html".as_ref(), page.as_os_str()];
-    let said = etalon(arguments).expect(1).stdout;
+    let [model, other, page_name] = [&model, &other, &page].map(|path| path.to_str().unwrap());
+    let said = etalon(["check", model, other, "--html", page_name]).expect(1).stdout;
     assert!(said.contains("DIFFERENT") && said.contains("hidden_size"), "{said}");
     assert!(fs::read_to_string(page).unwrap().contains("DIFFERENT"));
 }
