@@ -9,6 +9,7 @@ mod etalon;
 mod fast;
 mod fast_bits;
 mod fast_encodings;
+mod faults;
 mod files;
 mod floors;
 mod golden;

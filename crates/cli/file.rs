@@ -22,6 +22,8 @@ pub fn write(path: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
             builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
         }
         let mut file = builder.tempfile_in(dir)?;
+        // Nobody is to take it for a dead process's.
+        let _ = file.as_file().try_lock();
         file.write_all(bytes)?;
         file.flush()?;
         anyhow::Ok(file)

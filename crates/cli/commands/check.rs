@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use convert::check::{Check, CheckOptions, Checked, Status};
-use model::Checkpoint;
+use model::{Checkpoint, Purpose};
 
 use crate::commands::Outcome;
 use crate::page::{Cell, Page};
@@ -52,7 +52,7 @@ pub enum Listed {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
-        let open = |path: &PathBuf| Checkpoint::open(path, &format::Limits::default());
+        let open = |path: &PathBuf| Checkpoint::open_for(path, &format::Limits::default(), Purpose::Convert);
         let (a, b) = (open(&self.a)?, open(&self.b)?);
         let options = CheckOptions { without_mtp: self.without_mtp };
         let check = run(&a, &b, options);

@@ -7,7 +7,7 @@ use convert::check::{Check, CheckOptions};
 use convert::{Done, GgufOptions, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
 use format::Existing;
 use format::gguf::Division;
-use model::{Checkpoint, Dialect};
+use model::{Checkpoint, Dialect, Purpose};
 use serde::Serialize;
 
 use crate::arguments::HeldExperts;
@@ -140,7 +140,7 @@ struct Converted {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
-        let source = Checkpoint::open(&self.source, &format::Limits::default())?;
+        let source = Checkpoint::open_for(&self.source, &format::Limits::default(), Purpose::Convert)?;
         let to_gguf = self.output.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
         match (source.layout().dialect, to_gguf) {
             (Dialect::Hf { .. }, true) => self.to_gguf(&source),

@@ -1,6 +1,6 @@
 //! `etalon dump`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use eval::{Dump, Dumped, Hash, Run, Split};
@@ -116,6 +116,7 @@ impl Args {
             progress: &bar,
             ..Run::default()
         };
+        format::sweep(output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         let dumped = eval::dump(&checkpoint, &tokens, &output, &what, &how)?;
         let next = likeliest(&dumped.logits);
         Ok(Outcome::fine(Written { output, dumped, next }, written))

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use format::Existing;
+use format::{Claim, Existing};
 use tempfile::{Builder, TempDir};
 
 use crate::error::Error;
@@ -13,6 +13,8 @@ pub struct Directory {
     path: PathBuf,
     existing: Existing,
     temporary: TempDir,
+    /// Nobody else is to clear it away meanwhile.
+    _claim: Claim,
 }
 
 impl Directory {
@@ -22,8 +24,8 @@ impl Directory {
     /// Something is there and is not to be replaced, or is no checkpoint; or the system refuses.
     pub fn create(path: &Path, existing: Existing) -> Result<Directory, Error> {
         check(path, existing)?;
-        let temporary = sibling(path)?;
-        Ok(Directory { path: path.to_owned(), existing, temporary })
+        let (temporary, claim) = sibling(path)?;
+        Ok(Directory { path: path.to_owned(), existing, temporary, _claim: claim })
     }
 
     /// Where to write until it is complete.
@@ -45,12 +47,12 @@ impl Directory {
     /// # Errors
     /// Something else has come to be there meanwhile, or the system refuses; the old directory is then still there.
     pub fn finish(self) -> Result<(), Error> {
-        let Directory { path, existing, temporary } = self;
+        let Directory { path, existing, temporary, _claim } = self;
         check(&path, existing)?;
         let io = |source| Error::Io { path: path.clone(), action: "move the finished directory to", source };
         if path.symlink_metadata().is_ok() {
             // A directory cannot be renamed over a full one: the old one steps aside first, and back on failure.
-            let aside = sibling(&path)?;
+            let (aside, _claim) = sibling(&path)?;
             let old = aside.path().join("replaced");
             fs::rename(&path, &old).map_err(io)?;
             if let Err(error) = fs::rename(temporary.path(), &path) {
@@ -81,7 +83,7 @@ fn check(path: &Path, existing: Existing) -> Result<(), Error> {
     Err(Error::NotACheckpoint { path: path.to_owned() })
 }
 
-fn sibling(path: &Path) -> Result<TempDir, Error> {
+fn sibling(path: &Path) -> Result<(TempDir, Claim), Error> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -91,9 +93,16 @@ fn sibling(path: &Path) -> Result<TempDir, Error> {
     // Temporary directories are private by default, but this one becomes what was asked for: the umask decides.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        action: "create a temporary directory beside it",
-        source,
-    })
+    format::sweep(parent);
+    // Another process may take it for a dead one's between these two steps.
+    loop {
+        let directory = builder.tempdir_in(parent).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            action: "create a temporary directory beside it",
+            source,
+        })?;
+        if let Some(claim) = format::claim(directory.path()) {
+            return Ok((directory, claim));
+        }
+    }
 }

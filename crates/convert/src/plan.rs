@@ -233,6 +233,8 @@ fn left(source: &Checkpoint, mtp: Mtp) -> Vec<Left> {
     let why = |i: usize, used: &Use| match used {
         Use::Vision => Some(Why::Vision),
         Use::TiedHead => Some(Why::TiedHead),
+        // Part of the tensor that it scales.
+        Use::Scale => None,
         Use::Slots(_) => (!kept.contains(&i)).then_some(Why::Dropped),
     };
     let infos = source.source().tensors();

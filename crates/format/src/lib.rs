@@ -17,6 +17,7 @@ mod outputs;
 pub mod safetensors;
 mod shape;
 mod source;
+mod temporary;
 
 pub use error::Error;
 pub use limits::Limits;
@@ -24,3 +25,4 @@ pub use open::open;
 pub use output::{Existing, WriteDefect};
 pub use shape::{GgmlNe, Shape};
 pub use source::{Metadata, TensorInfo, TensorSource};
+pub use temporary::{Claim, claim, sweep};

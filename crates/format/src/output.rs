@@ -8,6 +8,7 @@ use tempfile::TempPath;
 
 use crate::Error;
 use crate::name_index::NameIndex;
+use crate::temporary::{self, Claim, claim, sweep};
 
 /// Bytes gathered before they are handed to the system.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -71,6 +72,8 @@ pub(crate) struct Output {
     path: PathBuf,
     existing: Existing,
     temporary: TempPath,
+    /// Held even while the file is closed: nobody else is to clear it away.
+    _claim: Claim,
     /// Open while it is written to, with the position it is at.
     open: Option<(BufWriter<File>, u64)>,
     slots: Vec<Slot>,
@@ -96,8 +99,8 @@ impl Output {
             return Err(Error::Exists { path: path.to_path_buf() });
         }
         let io = |action| move |source| Error::Io { path: path.to_path_buf(), action, source };
-        let (file, temporary) =
-            create_sibling(path).map_err(io("create a temporary file beside it"))?.into_parts();
+        let (temporary, claim) = create_sibling(path).map_err(io("create a temporary file beside it"))?;
+        let (file, temporary) = temporary.into_parts();
         file.set_len(len).map_err(io("size"))?;
         let mut index = NameIndex::default();
         for (i, slot) in slots.iter().enumerate() {
@@ -107,7 +110,8 @@ impl Output {
         let written = vec![0; slots.len()];
         let open = Some((BufWriter::with_capacity(BUFFER_BYTES, file), 0));
         let path = path.to_path_buf();
-        let mut output = Output { path, existing, temporary, open, slots, written, index, broken: false };
+        let mut output =
+            Output { path, existing, temporary, _claim: claim, open, slots, written, index, broken: false };
         output.write_at(0, header)?;
         Ok(output)
     }
@@ -209,19 +213,26 @@ impl Output {
 }
 
 /// A file beside the one to be, so that the rename stays in one file system, with the permissions of a new file.
-fn create_sibling(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+fn create_sibling(path: &Path) -> io::Result<(tempfile::NamedTempFile, Claim)> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
+    sweep(dir);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".etalon-").suffix(".part");
+    builder.prefix(temporary::PREFIX).suffix(".part");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
     }
-    builder.tempfile_in(dir)
+    // Another process may take it for a dead one's between these two steps.
+    loop {
+        let file = builder.tempfile_in(dir)?;
+        if let Some(claim) = claim(file.path()) {
+            return Ok((file, claim));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use format::gguf::KeyValues;
 use format::{Limits, Metadata, TensorSource};
-use model::{Config, ConfigError, Dialect, Layout, Problem};
+use model::{Config, ConfigError, Dialect, Layout, Problem, Purpose};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -93,10 +93,11 @@ impl Subject {
             Metadata::Safetensors(_) => {
                 let family = self.architecture()?.to_lowercase().replace('_', "");
                 family.contains("qwen35").then_some(())?;
-                (Dialect::of_hf(source), Config::from_json(json?))
+                (Dialect::of_hf(source), Config::from_json_for(json?, Purpose::Convert))
             }
         };
-        let layout = config.as_ref().ok().map(|config| Layout::resolve(source, config, dialect));
+        let layout =
+            config.as_ref().ok().map(|config| Layout::resolve(source, config, dialect, Purpose::Convert));
         Some(Qwen { dialect, config, layout })
     }
 

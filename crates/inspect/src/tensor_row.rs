@@ -18,6 +18,8 @@ pub enum Status {
     Vision,
     /// A head beside tied embeddings: the embedding is used in its place.
     TiedHead,
+    /// Scales of the blocks of an FP8 tensor: applied with it.
+    Scale,
 }
 
 /// A tensor.
@@ -82,6 +84,7 @@ impl TensorRow {
                 match used {
                     Use::Vision => (row.status, row.class) = (Some(Status::Vision), Class::Vision),
                     Use::TiedHead => row.status = Some(Status::TiedHead),
+                    Use::Scale => row.status = Some(Status::Scale),
                     Use::Slots(slots) => {
                         slots.iter().for_each(|&slot| row.fill(&layout.slots[slot], layout.dialect, config));
                     }

@@ -21,6 +21,15 @@ pub enum NonFinitePolicy {
     Allow,
 }
 
+/// What a checkpoint is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its weights are to be multiplied as they lie.
+    Run,
+    /// They are to be rewritten: FP8 with block scales and MLX's layout will do as well.
+    Convert,
+}
+
 /// A Qwen3.5 checkpoint, Hugging Face or GGUF.
 pub struct Checkpoint {
     path: PathBuf,
@@ -36,6 +45,14 @@ impl Checkpoint {
     /// Files that cannot be read, a configuration that cannot be used, or tensors that do not match it (all
     /// that is wrong with them at once).
     pub fn open(path: &Path, limits: &Limits) -> Result<Checkpoint, Error> {
+        Checkpoint::open_for(path, limits, Purpose::Run)
+    }
+
+    /// The same for a purpose.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_for(path: &Path, limits: &Limits, purpose: Purpose) -> Result<Checkpoint, Error> {
         let source = format::open(path, limits)?;
         let (config, dialect) = match source.metadata() {
             Metadata::Gguf(keys) => {
@@ -49,11 +66,13 @@ impl Checkpoint {
                     path: file.clone(),
                     why: format!("{e}; a Hugging Face checkpoint needs its config.json beside the weights"),
                 })?;
-                let config = Config::from_json(&text).map_err(|error| Error::Config { path: file, error })?;
+                let mut config = Config::from_json_for(&text, purpose)
+                    .map_err(|error| Error::Config { path: file, error })?;
+                count_mtp_blocks(&mut config, source.as_ref());
                 (config, Dialect::of_hf(source.as_ref()))
             }
         };
-        let layout = Layout::resolve(source.as_ref(), &config, dialect)
+        let layout = Layout::resolve(source.as_ref(), &config, dialect, purpose)
             .map_err(|problems| Error::Tensors { path: path.to_owned(), problems })?;
         Ok(Checkpoint { path: path.to_owned(), source, config, layout })
     }
@@ -118,6 +137,19 @@ impl Checkpoint {
             .filter(|(_, used)| matches!(used, Use::Slots(slots) if slots.iter().any(runs)))
             .map(|(info, _)| info)
             .collect()
+    }
+}
+
+/// Multi-token-prediction blocks that are there, if `config.json` says nothing of any.
+fn count_mtp_blocks(config: &mut Config, source: &dyn TensorSource) {
+    if config.mtp_num_hidden_layers > 0 {
+        return;
+    }
+    let number =
+        |info: &TensorInfo| info.name.strip_prefix("mtp.layers.")?.split('.').next()?.parse::<u16>().ok();
+    if let Some(last) = source.tensors().iter().filter_map(number).max() {
+        config.mtp_num_hidden_layers = usize::from(last) + 1;
+        config.notes.push("config.json has no mtp_num_hidden_layers; counted from the tensors".into());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::checkpoint::Purpose;
 use crate::config::{Config, FeedForward, LayerType};
 use crate::error::ConfigError;
 
@@ -55,6 +56,7 @@ const USED: &[&str] = &[
     "num_hidden_layers",
     "num_key_value_heads",
     "partial_rotary_factor",
+    "quantization",
     "quantization_config",
     "rms_norm_eps",
     "rope_parameters",
@@ -73,6 +75,14 @@ impl Config {
     /// Not JSON, a needed field absent or of the wrong kind, a setting that this forward pass does not
     /// implement (another activation, biases, scaled RoPE), or fields that contradict each other.
     pub fn from_json(text: &str) -> Result<Config, ConfigError> {
+        Config::from_json_for(text, Purpose::Run)
+    }
+
+    /// The same for a purpose: what can be converted need not be ready to run.
+    ///
+    /// # Errors
+    /// The same, but for weights in FP8 with one scale a block of 128 × 128, which can be converted.
+    pub fn from_json_for(text: &str, purpose: Purpose) -> Result<Config, ConfigError> {
         let root: Value = serde_json::from_str(text).map_err(|e| ConfigError::Json { why: e.to_string() })?;
         let Value::Object(outer) = root else {
             return Err(ConfigError::Json { why: "expected an object at the top".into() });
@@ -93,13 +103,20 @@ impl Config {
                 supported: "qwen3_5 and qwen3_5_moe, with or without vision".into(),
             });
         }
-        if let Some(found) =
-            outer.get("quantization_config").or_else(|| fields.object.get("quantization_config"))
-        {
+        let quantized =
+            [&outer, fields.object].into_iter().find_map(|object| object.get("quantization_config"));
+        if let Some(found) = quantized.filter(|found| purpose == Purpose::Run || !is_block_fp8(found)) {
+            let supported = match purpose {
+                Purpose::Run => "plain F32, F16 or BF16 weights: convert or dequantize the checkpoint first",
+                Purpose::Convert => {
+                    "plain F32, F16 or BF16 weights, or FP8 (e4m3) with a scale for each 128 × 128: dequantize the \
+                     checkpoint with the tool that made it, or take the unquantized one"
+                }
+            };
             return Err(ConfigError::Unsupported {
                 field: "quantization_config".into(),
                 found: found.get("quant_method").map_or_else(|| found.to_string(), Value::to_string),
-                supported: "plain F32, F16 or BF16 weights: dequantize the checkpoint first".into(),
+                supported: supported.into(),
             });
         }
         fields.only("hidden_act", "silu")?;
@@ -164,6 +181,12 @@ impl Config {
         }
         .validate()
     }
+}
+
+/// FP8 as the family is released in it.
+fn is_block_fp8(quantization: &Value) -> bool {
+    let block = quantization.get("weight_block_size");
+    quantization["quant_method"] == "fp8" && block.is_none_or(|block| *block == serde_json::json!([128, 128]))
 }
 
 /// `tie_word_embeddings` stands outside, inside `text_config`, or in both; in both it must agree.

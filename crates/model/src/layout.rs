@@ -204,6 +204,7 @@ pub const ROWS: &[TensorSpec] = &[
         hf: &[
             stored("mlp.experts.gate_up_proj", &[Experts, TwoExpertInner, Hidden], &[Half(0)]),
             stored("mlp.experts.{}.gate_proj.weight", &[ExpertInner, Hidden], &[StackExperts]),
+            stored("mlp.switch_mlp.gate_proj.weight", &[Experts, ExpertInner, Hidden], &[]),
         ],
         gguf: stored("ffn_gate_exps.weight", &[Experts, ExpertInner, Hidden], &[]),
     },
@@ -214,6 +215,7 @@ pub const ROWS: &[TensorSpec] = &[
         hf: &[
             stored("mlp.experts.gate_up_proj", &[Experts, TwoExpertInner, Hidden], &[Half(1)]),
             stored("mlp.experts.{}.up_proj.weight", &[ExpertInner, Hidden], &[StackExperts]),
+            stored("mlp.switch_mlp.up_proj.weight", &[Experts, ExpertInner, Hidden], &[]),
         ],
         gguf: stored("ffn_up_exps.weight", &[Experts, ExpertInner, Hidden], &[]),
     },
@@ -224,6 +226,7 @@ pub const ROWS: &[TensorSpec] = &[
         hf: &[
             stored("mlp.experts.down_proj", &[Experts, Hidden, ExpertInner], &[]),
             stored("mlp.experts.{}.down_proj.weight", &[Hidden, ExpertInner], &[StackExperts]),
+            stored("mlp.switch_mlp.down_proj.weight", &[Experts, Hidden, ExpertInner], &[]),
         ],
         gguf: stored("ffn_down_exps.weight", &[Experts, Hidden, ExpertInner], &[]),
     },

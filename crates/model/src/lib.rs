@@ -20,12 +20,12 @@ mod step;
 pub mod tokenizer;
 pub mod weights;
 
-pub use checkpoint::{Checkpoint, NonFinitePolicy};
+pub use checkpoint::{Checkpoint, NonFinitePolicy, Purpose};
 pub use config::{Config, FeedForward, LayerType};
 pub use dim::Dim;
 pub use error::{ConfigError, Error, NonFinite, Problem};
 pub use matrix::Matrix;
 pub use plan::{LayerPlan, plan};
-pub use resolve::{Dialect, Layout, Place, Slot, Use, slots};
+pub use resolve::{Dialect, FP8_BLOCK, Layout, Place, Slot, Use, slots};
 pub use step::{Step, Tiling};
 pub use weights::Weights;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use codec::Encoding;
 use format::{TensorInfo, TensorSource};
 
+use crate::checkpoint::Purpose;
 use crate::config::{Config, FeedForward, LayerType};
 use crate::dim::{self, Dim};
 use crate::error::Problem;
@@ -58,6 +59,8 @@ pub enum Use {
     Vision,
     /// A head beside tied embeddings: Transformers uses the embedding instead, and so do we.
     TiedHead,
+    /// Scales of the blocks of an FP8 tensor.
+    Scale,
 }
 
 /// Every tensor of a checkpoint, accounted for.
@@ -69,12 +72,23 @@ pub struct Layout {
     pub slots: Vec<Slot>,
     /// One entry for each of the source's tensors, in file order.
     pub uses: Vec<Use>,
+    /// The tensor of block scales that belongs to a tensor in FP8.
+    pub scales: HashMap<usize, usize>,
+    /// Whether it has MLX's layout: kernels `[C, K, 1]`, and gains that hold `1 + w` already.
+    pub mlx: bool,
     index: HashMap<(Place, Role), usize>,
 }
 
 /// HF's prefixes of the text model, and of what is not text.
-const TEXT_PREFIXES: [&str; 2] = ["model.language_model.", "model."];
-const VISION_PREFIXES: [&str; 2] = ["model.visual.", "visual."];
+const TEXT_PREFIXES: [&str; 3] = ["model.language_model.", MLX_PREFIX, "model."];
+const VISION_PREFIXES: [&str; 3] = ["model.visual.", "visual.", "vision_tower."];
+/// MLX puts the whole text model, head included, under a name of its own.
+const MLX_PREFIX: &str = "language_model.model.";
+
+/// Rows and columns that share a scale in an FP8 tensor.
+pub const FP8_BLOCK: usize = 128;
+/// What the name of the scales ends with, behind that of the tensor.
+const FP8_SCALE: &str = "_scale_inv";
 
 /// Beyond this many unknown tensors, no nearest name is looked for.
 const NEAREST_LOOKUPS: usize = 64;
@@ -114,7 +128,13 @@ impl Dialect {
             (Dialect::Gguf, Place::Global) => name,
             (Dialect::Gguf, Place::Layer(l)) => format!("blk.{l}.{name}"),
             (Dialect::Gguf, Place::Mtp(i)) => format!("blk.{}.{name}", layers + i),
-            (Dialect::Hf { .. }, Place::Global) if spec.role == Role::LmHead => name,
+            (Dialect::Hf { prefix }, Place::Global) if spec.role == Role::LmHead => {
+                if prefix == MLX_PREFIX {
+                    format!("language_model.{name}")
+                } else {
+                    name
+                }
+            }
             (Dialect::Hf { prefix }, Place::Global) => format!("{prefix}{name}"),
             (Dialect::Hf { prefix }, Place::Layer(l)) => format!("{prefix}layers.{l}.{name}"),
             (Dialect::Hf { .. }, Place::Mtp(_)) if spec.scope == Scope::Mtp => format!("mtp.{name}"),
@@ -157,11 +177,15 @@ impl Layout {
         source: &dyn TensorSource,
         config: &Config,
         dialect: Dialect,
+        purpose: Purpose,
     ) -> Result<Layout, Vec<Problem>> {
         let mut resolver = Resolver {
             source,
             config,
             dialect,
+            purpose,
+            kernels: [0; 2],
+            scales: HashMap::new(),
             by_name: source.tensors().iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect(),
             uses: vec![None; source.tensors().len()],
             slots: Vec::new(),
@@ -174,12 +198,13 @@ impl Layout {
             }
         }
         resolver.rest();
+        let mlx = resolver.is_mlx();
         if !resolver.problems.is_empty() {
             return Err(resolver.problems);
         }
         let index = resolver.slots.iter().enumerate().map(|(i, s)| ((s.place, s.spec.role), i)).collect();
         let uses = resolver.uses.into_iter().flatten().collect();
-        Ok(Layout { dialect, slots: resolver.slots, uses, index })
+        Ok(Layout { dialect, slots: resolver.slots, uses, scales: resolver.scales, mlx, index })
     }
 
     /// The slot of a role at a place.
@@ -192,6 +217,10 @@ struct Resolver<'a> {
     source: &'a dyn TensorSource,
     config: &'a Config,
     dialect: Dialect,
+    purpose: Purpose,
+    /// Convolutions with taps innermost, and with taps before an axis of length 1 as MLX has them.
+    kernels: [usize; 2],
+    scales: HashMap<usize, usize>,
     by_name: HashMap<&'a str, usize>,
     uses: Vec<Option<Use>>,
     slots: Vec<Slot>,
@@ -299,7 +328,8 @@ impl Resolver<'_> {
             }
             self.uses[i] = Some(Use::Slots(vec![slot]));
             let info = &self.source.tensors()[i];
-            if let Some(problem) = self.check(info, form) {
+            let scaled = info.encoding == Encoding::F8E4M3 && self.take_scales(i);
+            if let Some(problem) = self.check(info, form, scaled) {
                 self.problems.push(problem);
             }
         }
@@ -307,7 +337,37 @@ impl Resolver<'_> {
         self.slots.push(Slot { spec, place, stored: form, tensors });
     }
 
-    fn check(&self, info: &TensorInfo, form: &Stored) -> Option<Problem> {
+    /// Finds the scales of an FP8 tensor, of which there is one for each block of 128 × 128.
+    fn take_scales(&mut self, tensor: usize) -> bool {
+        let info = &self.source.tensors()[tensor];
+        let Some(&scale) = self.by_name.get(format!("{}{FP8_SCALE}", info.name).as_str()) else {
+            return false;
+        };
+        let found = &self.source.tensors()[scale];
+        let [outer @ .., rows, cols] = info.shape.dims() else { return false };
+        let blocks = [rows, cols].map(|size| size.div_ceil(FP8_BLOCK as u64));
+        let expected: Vec<u64> = outer.iter().copied().chain(blocks).collect();
+        let plain = matches!(found.encoding, Encoding::F32 | Encoding::BF16 | Encoding::F16);
+        if self.purpose == Purpose::Run || !plain || found.shape.dims() != expected {
+            return false;
+        }
+        self.uses[scale] = Some(Use::Scale);
+        self.scales.insert(tensor, scale);
+        true
+    }
+
+    /// Whether kernels are laid out as MLX has them; all must be in the same way.
+    fn is_mlx(&mut self) -> bool {
+        let [_, mlx] = self.kernels;
+        if self.kernels.iter().all(|count| *count > 0) {
+            let name = "linear_attn.conv1d.weight".to_owned();
+            let other = format!("{mlx} of them in MLX's layout [C, K, 1]");
+            self.problems.push(Problem::Ambiguous { name, other });
+        }
+        mlx > 0
+    }
+
+    fn check(&mut self, info: &TensorInfo, form: &Stored, scaled: bool) -> Option<Problem> {
         use Encoding::*;
         let name = info.name.clone();
         match info.encoding {
@@ -315,7 +375,7 @@ impl Resolver<'_> {
                 let what = format!("is {}: bitsandbytes or another packed form", info.encoding.name());
                 return Some(Problem::Packed { name, what });
             }
-            F8E4M3 | F8E5M2 => {
+            F8E4M3 | F8E5M2 if !scaled => {
                 let what = format!("is {}: FP8 whose scales stand elsewhere", info.encoding.name());
                 return Some(Problem::Packed { name, what });
             }
@@ -331,6 +391,15 @@ impl Resolver<'_> {
             Dialect::Gguf => dims.iter().copied().skip_while(|&d| d == 1).collect(),
             Dialect::Hf { .. } => dims.to_vec(),
         };
+        if let ([channels, 1, taps], [Dim::Qkv, Dim::One, Dim::Taps]) = (expected.as_slice(), form.axes)
+            && *taps > 1
+        {
+            let mlx = found == [*channels, *taps, 1] && self.purpose == Purpose::Convert;
+            self.kernels[usize::from(mlx)] += 1;
+            if mlx {
+                return None;
+            }
+        }
         let same = trimmed(found) == trimmed(&expected);
         (!same).then(|| Problem::Misshapen {
             name,

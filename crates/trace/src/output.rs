@@ -1,6 +1,6 @@
 //! Writing a file or a directory so that it is there whole or not at all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
@@ -12,6 +12,20 @@ use crate::Error;
 pub(crate) struct Output {
     path: PathBuf,
     replace: bool,
+}
+
+/// A temporary directory, locked for as long as it is written to: one that is not was left by a run that was killed,
+/// and may be cleared away.
+#[derive(Debug)]
+pub(crate) struct Room {
+    directory: TempDir,
+    _lock: Option<File>,
+}
+
+impl Room {
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
 }
 
 impl Output {
@@ -32,15 +46,20 @@ impl Output {
     }
 
     /// A directory beside the output, on the same file system; it vanishes when dropped.
-    pub(crate) fn directory(&self) -> Result<TempDir, Error> {
+    pub(crate) fn directory(&self) -> Result<Room, Error> {
         let made = self.with_builder(0o777, |builder, parent| builder.tempdir_in(parent));
-        made.map_err(|e| Error::io("create a directory beside", &self.path, e))
+        let directory = made.map_err(|e| Error::io("create a directory beside", &self.path, e))?;
+        let lock = File::open(directory.path()).ok().filter(|file| file.try_lock().is_ok());
+        Ok(Room { directory, _lock: lock })
     }
 
     /// A file beside the output, on the same file system; it vanishes when dropped.
     pub(crate) fn file(&self) -> Result<NamedTempFile, Error> {
         let made = self.with_builder(0o666, |builder, parent| builder.tempfile_in(parent));
-        made.map_err(|e| Error::io("create a file beside", &self.path, e))
+        let file = made.map_err(|e| Error::io("create a file beside", &self.path, e))?;
+        // Where there are no locks, nothing is cleared away either.
+        let _ = file.as_file().try_lock();
+        Ok(file)
     }
 
     fn with_builder<T>(&self, mode: u32, make: impl FnOnce(&Builder<'_, '_>, &Path) -> T) -> T {
@@ -66,7 +85,7 @@ impl Output {
     }
 
     /// Puts a finished directory in the output's place.
-    pub(crate) fn persist_directory(self, directory: TempDir) -> Result<(), Error> {
+    pub(crate) fn persist_directory(self, Room { directory, _lock }: Room) -> Result<(), Error> {
         self.check_free()?;
         let fault = |e| Error::io("move the finished trace to", &self.path, e);
         if self.path.symlink_metadata().is_err() {

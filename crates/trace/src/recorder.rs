@@ -5,12 +5,10 @@ use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use crate::dtype::Dtype;
 use crate::manifest::{Manifest, ManifestPoint, ModelId, Producer};
 use crate::npy::Header;
-use crate::output::Output;
+use crate::output::{Output, Room};
 use crate::pack::{self, Piece};
 use crate::tap::{Extent, Tap, TapError, View, ViewError};
 use crate::tensor::ValuesRef;
@@ -57,7 +55,7 @@ pub struct Recorder {
     recording: Recording,
     output: Output,
     form: Form,
-    room: TempDir,
+    room: Room,
     points: Vec<Recorded>,
     index: HashMap<String, usize>,
 }

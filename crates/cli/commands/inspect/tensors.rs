@@ -39,6 +39,7 @@ pub(super) fn purpose(row: &TensorRow) -> String {
         Some(Status::Mtp) => format!("{roles} (multi-token prediction, not run)"),
         Some(Status::Vision) => "vision, not run".to_owned(),
         Some(Status::TiedHead) => "not used: the embedding is the head".to_owned(),
+        Some(Status::Scale) => "scales of an FP8 tensor".to_owned(),
         Some(Status::Run) | None => roles,
     }
 }

@@ -73,6 +73,9 @@ fn offset(pair: &Pair<'_>) -> Option<String> {
     None
 }
 
+/// Whether a value of the first, as the second holds it, and one of the second belong together.
+type Supposition<'a> = &'a dyn Fn(f32, f32) -> bool;
+
 /// A decay rate in another form than its file's.
 fn rate(pair: &Pair<'_>, role: Role) -> Option<String> {
     if role != Role::ALog {
@@ -80,7 +83,7 @@ fn rate(pair: &Pair<'_>, role: Role) -> Option<String> {
     }
     let relative = |a: f64, b: f64| (a - b).abs() <= 8.0 * f64::from(f32::EPSILON) * a.abs().max(1.0);
     let plain = |held: f32| pair.b.held().canonical(held);
-    let suppositions: [(&dyn Fn(f32, f32) -> bool, &str); 3] = [
+    let suppositions: [(Supposition<'_>, &str); 3] = [
         (
             &|a, b| relative(Held::LogOfNegative.canonical(b), plain(a)),
             "is A_log itself, where −exp(A_log) is meant",

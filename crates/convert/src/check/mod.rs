@@ -138,8 +138,8 @@ pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Pr
         progress(done.min(total), total);
     }
     for slot in &b.layout().slots {
-        if !seen.contains(&(slot.place, slot.spec.role)) && !(skip_mtp && matches!(slot.place, Place::Mtp(_)))
-        {
+        let skipped = skip_mtp && matches!(slot.place, Place::Mtp(_));
+        if !skipped && !seen.contains(&(slot.place, slot.spec.role)) {
             weights.push(Checked::lone(b, slot, Status::Extra));
         }
     }

@@ -4,8 +4,8 @@
 //! whether it is cut after them or not.
 
 use codec::Encoding;
-use model::layout::Role;
-use model::{Config, Dialect, Dim, FeedForward, Place};
+use model::layout::{Role, Stored};
+use model::{Config, Dialect, Dim, FeedForward, Place, Step};
 
 use super::random::{DEVIATION, Stream};
 use crate::form::{Form, Held};
@@ -142,7 +142,8 @@ impl Source for Weights<'_> {
     fn weight(&self, place: Place, role: Role) -> Option<Box<dyn Rows + '_>> {
         let (_, spec) = model::slots(self.config).find(|(p, spec)| *p == place && spec.role == role)?;
         // Its stream is named after the form that has it in tensors of its own, one for all experts.
-        let stored = spec.hf.last()?;
+        let alone = |stored: &&Stored| stored.steps.contains(&Step::StackExperts);
+        let stored = spec.hf.iter().find(alone).or(spec.hf.first())?;
         let hf = Dialect::Hf { prefix: "" };
         let name = hf.name(spec, stored, place, self.config.num_hidden_layers, None);
         let form = Form::new(spec, stored, self.config);

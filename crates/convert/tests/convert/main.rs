@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod dialects;
 mod files;
 mod llama_cpp;
 mod mock;
