@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use super::search::{Column, affine, nonnegative};
+use super::search::{Affine, Column, affine, nonnegative};
 use super::{Batch, Encoder, MOST, by_lane, weigh};
 use crate::blocks::fields_mut;
 use crate::search::AffineSearch;
@@ -44,7 +44,7 @@ fn fit<S: Simd, const GROUPS: usize, const LEN: usize, const ABSOLUTE: bool>(
             let x = batch.x.part(g * LEN, LEN);
             weigh_unweighed(x, &mut weights);
             let weights = Column { simd, rows: &weights };
-            let (scale, minimum) = affine::<S, LEN, ABSOLUTE>(x, weights, unweighed);
+            let Affine { scale, minimum, .. } = affine::<S, LEN, ABSOLUTE>(x, weights, unweighed);
             (scales[g], minima[g]) = (scale.lanes(), minimum.lanes());
         }
         let (scales, minima) = (by_lane(&scales, simd), by_lane(&minima, simd));
@@ -61,7 +61,7 @@ fn fit<S: Simd, const GROUPS: usize, const LEN: usize, const ABSOLUTE: bool>(
         let x = batch.x.part(g * LEN, LEN);
         let weights: [_; LEN] = weigh(x, importance.part(g * LEN, LEN), power);
         let weights = Column { simd, rows: &weights };
-        let (scale, minimum) = affine::<S, LEN, false>(x, weights, &search);
+        let Affine { scale, minimum, .. } = affine::<S, LEN, false>(x, weights, &search);
         (scales[g], minima[g], sums[g]) = (scale.lanes(), minimum.lanes(), weights.sum().lanes());
     }
     let sums = Column { simd, rows: &sums };

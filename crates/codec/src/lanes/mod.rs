@@ -7,7 +7,9 @@
 
 mod affine_k;
 mod kernels;
+mod levels;
 mod search;
+mod small;
 mod symmetric_k;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,7 @@ use pulp::{Simd, WithSimd};
 
 pub(crate) use kernels::Kernels;
 
-use crate::Encoding;
+use crate::{Encoding, fp4, q4, q5, q8};
 use crate::blocks::{Weights, row_mean_squares};
 use search::Column;
 use vector::Lanes;
@@ -34,12 +36,25 @@ pub(crate) fn encode(
     out: &mut [u8],
 ) -> bool {
     let input = (values, importance, out);
-    match encoding {
-        Encoding::Q2K => run(kernels, affine_k::Q2K, input),
-        Encoding::Q3K => run(kernels, symmetric_k::Q3K, input),
-        Encoding::Q4K => run(kernels, affine_k::Q4K, input),
-        Encoding::Q5K => run(kernels, affine_k::Q5K, input),
-        Encoding::Q6K => run(kernels, symmetric_k::Q6K, input),
+    match (encoding, importance) {
+        (Encoding::Q4_0, Some(_)) => run(kernels, small::Q4_0, input),
+        (Encoding::Q4_0, None) => run_alone(kernels, input, |x, out| q4::encode_q4_0(x, None, out)),
+        (Encoding::Q4_1, Some(_)) => run(kernels, small::Q4_1, input),
+        (Encoding::Q4_1, None) => run_alone(kernels, input, |x, out| q4::encode_q4_1(x, None, out)),
+        (Encoding::Q5_0, Some(_)) => run(kernels, small::Q5_0, input),
+        (Encoding::Q5_0, None) => run_alone(kernels, input, |x, out| q5::encode_q5_0(x, None, out)),
+        (Encoding::Q5_1, Some(_)) => run(kernels, small::Q5_1, input),
+        (Encoding::Q5_1, None) => run_alone(kernels, input, |x, out| q5::encode_q5_1(x, None, out)),
+        (Encoding::Q8_0, _) => run_alone(kernels, input, |x, out| q8::encode_q8_0(x, None, out)),
+        (Encoding::Q2K, _) => run(kernels, affine_k::Q2K, input),
+        (Encoding::Q3K, _) => run(kernels, symmetric_k::Q3K, input),
+        (Encoding::Q4K, _) => run(kernels, affine_k::Q4K, input),
+        (Encoding::Q5K, _) => run(kernels, affine_k::Q5K, input),
+        (Encoding::Q6K, _) => run(kernels, symmetric_k::Q6K, input),
+        (Encoding::Iq4Nl, _) => run(kernels, levels::Iq4Nl, input),
+        (Encoding::Iq4Xs, _) => run(kernels, levels::Iq4Xs, input),
+        (Encoding::Mxfp4, _) => run_alone(kernels, input, |x, out| fp4::encode_mxfp4(x, None, out)),
+        (Encoding::Nvfp4, _) => run_alone(kernels, input, |x, out| fp4::encode_nvfp4(x, None, out)),
         _ => return false,
     }
     true
@@ -78,6 +93,34 @@ fn run<const LEN: usize, const BYTES: usize>(
         importance: importance.map(|importance| (importance.as_chunks().0, row_mean_squares(values, importance.len()))),
         out: out.as_chunks_mut().0,
     });
+}
+
+/// Encodes one block after the other: where nothing is summed, values within a block are what registers hold.
+fn run_alone<const LEN: usize, const BYTES: usize>(
+    kernels: Kernels,
+    (values, _, out): Input<'_>,
+    encode: impl Fn(&[f32; LEN], &mut [u8; BYTES]),
+) {
+    kernels.dispatch(Alone { encode, blocks: values.as_chunks().0, out: out.as_chunks_mut().0 });
+}
+
+struct Alone<'a, E, const LEN: usize, const BYTES: usize> {
+    encode: E,
+    blocks: &'a [[f32; LEN]],
+    out: &'a mut [[u8; BYTES]],
+}
+
+impl<E: Fn(&[f32; LEN], &mut [u8; BYTES]), const LEN: usize, const BYTES: usize> WithSimd
+    for Alone<'_, E, LEN, BYTES>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (block, out) in self.blocks.iter().zip(self.out) {
+            (self.encode)(block, out);
+        }
+    }
 }
 
 struct Job<'a, E, const LEN: usize, const BYTES: usize> {

@@ -151,13 +151,23 @@ fn symmetric_sums<S: Simd, const LEN: usize>(
     (xq, qq)
 }
 
-/// Scale and minimum.
+/// What [`affine`] found.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<S: Simd> {
+    pub scale: Lanes<S>,
+    pub minimum: Lanes<S>,
+    /// Code q is the integer nearest to inverse·(x − base), within bounds; inverse 0 where all codes are.
+    pub inverse: Lanes<S>,
+    pub base: Lanes<S>,
+}
+
+/// As `crate::search::affine`.
 #[inline(always)]
 pub(super) fn affine<S: Simd, const LEN: usize, const ABSOLUTE: bool>(
     x: Column<'_, S>,
     weights: Column<'_, S>,
     search: &AffineSearch,
-) -> (Lanes<S>, Lanes<S>) {
+) -> Affine<S> {
     let zero = x.zero();
     let max_code = search.max_code as f32;
     let (mut low, mut high) = (zero.same(f32::MAX), zero.same(f32::MIN));
@@ -179,6 +189,7 @@ pub(super) fn affine<S: Simd, const LEN: usize, const ABSOLUTE: bool>(
     let steps = Steps { search, lowest, high };
     steps.round::<LEN>(x, weights, max_code, low, &mut quants);
     let mut best = loss::<S, LEN, ABSOLUTE>(x, weights, &quants, scale, low);
+    let (mut inverse, mut base) = (zero.same(max_code) / (high - low), low);
     for i in 0..=search.times {
         let tried = search.from + search.by * i as f32 + max_code;
         let Sums { q: sum_q, qq: sum_qq, xq: sum_xq } =
@@ -193,9 +204,16 @@ pub(super) fn affine<S: Simd, const LEN: usize, const ABSOLUTE: bool>(
         let better = zero.less(determinant).and(this.less(best));
         best = better.select(this, best);
         scale = better.select(this_scale, scale);
+        inverse = better.select(zero.same(tried) / (high - low), inverse);
+        base = better.select(low, base);
         low = better.select(this_low, low);
     }
-    (flat.select(zero, scale), flat.select(flat_minimum, -low))
+    Affine {
+        scale: flat.select(zero, scale),
+        minimum: flat.select(flat_minimum, -low),
+        inverse: flat.select(zero, inverse),
+        base: flat.select(zero, base),
+    }
 }
 
 /// Σ w·q, Σ w·q², Σ w·q·x.
