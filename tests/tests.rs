@@ -5,6 +5,7 @@ mod bad_input;
 mod bits;
 mod cli;
 mod etalon;
+mod files;
 mod floors;
 mod golden;
 mod mutant;

@@ -3,6 +3,10 @@
 
 mod arguments;
 mod commands;
+#[allow(dead_code)] // the first reports that are pages are under way
+mod file;
+#[allow(dead_code)]
+mod page;
 mod render;
 mod report;
 

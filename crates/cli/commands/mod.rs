@@ -1,9 +1,12 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
 mod compare;
+mod convert;
 mod dump;
 mod inspect;
+mod merge;
 mod mock;
+mod split;
 mod verify;
 
 use std::rc::Rc;
@@ -16,7 +19,10 @@ pub enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
     Compare(compare::Args),
+    Convert(convert::Args),
     Inspect(inspect::Args),
+    Split(split::Args),
+    Merge(merge::Args),
     Mock(mock::Args),
 }
 
@@ -26,7 +32,10 @@ impl Command {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Split(args) => args.run(),
+            Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
         }
     }

@@ -8,7 +8,9 @@ mod error;
 mod gguf;
 mod vocabulary;
 
+pub use directory::Parts;
 pub use error::TokenizerError;
+pub use vocabulary::splitting_regex;
 
 use tokenizers::models::bpe::{self, BPE};
 use tokenizers::normalizers::byte_level::ByteLevel as ByteLevelAlphabet;
