@@ -61,6 +61,7 @@ const OUTSIDE: &[&str] = &[
     "ndarray",
     "pulp",
     "rayon",
+    "regex",
     "safetensors",
     "serde",
     "serde_json",

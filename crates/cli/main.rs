@@ -7,6 +7,7 @@ mod commands;
 mod file;
 #[allow(dead_code)]
 mod page;
+mod quantize_page;
 mod render;
 mod report;
 

@@ -6,6 +6,7 @@ mod dump;
 mod inspect;
 mod merge;
 mod mock;
+pub mod quantize;
 mod split;
 mod verify;
 
@@ -20,6 +21,7 @@ pub enum Command {
     Verify(verify::Args),
     Compare(compare::Args),
     Convert(convert::Args),
+    Quantize(quantize::Args),
     Inspect(inspect::Args),
     Split(split::Args),
     Merge(merge::Args),
@@ -33,6 +35,7 @@ impl Command {
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Convert(args) => args.run(),
+            Command::Quantize(args) => args.run(),
             Command::Inspect(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),

@@ -28,18 +28,18 @@ pub(crate) fn dtype(source: &Checkpoint) -> Encoding {
 }
 
 /// Does `work` while files are hashed in a thread of their own.
-pub(crate) fn hashed_beside(
+pub(crate) fn hashed_beside<E: From<Error>>(
     files: &[PathBuf],
-    work: impl FnOnce() -> Result<(), Error>,
-) -> Result<Vec<Hashed>, Error> {
+    work: impl FnOnce() -> Result<(), E>,
+) -> Result<Vec<Hashed>, E> {
     thread::scope(|scope| {
         let hash = |path: &PathBuf| {
             Hashed::of(path).map_err(|source| Error::Io { path: path.clone(), action: "read", source })
         };
-        let hashing = scope.spawn(move || files.iter().map(hash).collect());
+        let hashing = scope.spawn(move || files.iter().map(hash).collect::<Result<_, _>>());
         work()?;
         match hashing.join() {
-            Ok(hashed) => hashed,
+            Ok(hashed) => Ok(hashed?),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })

@@ -93,8 +93,8 @@ pub(super) fn symmetric<S: Simd, const LEN: usize>(
     let extreme = x.extreme();
     let nothing = extreme.abs().less(zero.same(ZERO));
     let mut weighed = [zero.lanes(); LEN];
-    for i in 0..LEN {
-        weighed[i] = (weights.at(i) * x.at(i)).lanes();
+    for (i, weighed) in weighed.iter_mut().enumerate() {
+        *weighed = (weights.at(i) * x.at(i)).lanes();
     }
     let weighed = Column { simd: x.simd, rows: &weighed };
 
@@ -265,9 +265,9 @@ fn affine_sums<S: Simd, const LEN: usize>(
     nearest: impl Fn(Lanes<S>) -> Lanes<S>,
 ) -> Sums<S> {
     let mut sums = Sums { q: x.zero(), qq: x.zero(), xq: x.zero() };
-    for i in 0..LEN {
+    for (i, quant) in quants.iter_mut().enumerate() {
         let q = nearest(inverse * (x.at(i) - low));
-        quants[i] = q.lanes();
+        *quant = q.lanes();
         let weighed = weights.at(i) * q;
         sums.q = sums.q + weighed;
         sums.qq = sums.qq + weighed * q;
@@ -332,16 +332,16 @@ pub(super) fn nonnegative<S: Simd, const LEN: usize>(
     }
 
     let (mut xq, mut qq) = (zero, zero);
-    for i in 0..LEN {
+    for (i, code) in codes.iter_mut().enumerate() {
         let (q, byte) = (inverse * x.at(i)).nearest_and_byte(max_code);
-        codes[i] = byte.lanes();
+        *code = byte.lanes();
         xq = xq + weights.at(i) * x.at(i) * q;
         qq = qq + weights.at(i) * q * q;
     }
     // A round that changes nothing is followed by more of the same: all five may be run.
     for _ in 0..5 {
-        for i in 0..LEN {
-            let (x, w, code) = (x.at(i), weights.at(i), Lanes::new(x.simd, codes[i]));
+        for (i, to) in codes.iter_mut().enumerate() {
+            let (x, w, code) = (x.at(i), weights.at(i), Lanes::new(x.simd, *to));
             let mut other_xq = xq - w * x * code;
             let mut other_qq = qq - w * code * code;
             let mut go = zero.less(other_xq).and(zero.less(other_qq));
@@ -350,7 +350,7 @@ pub(super) fn nonnegative<S: Simd, const LEN: usize>(
             other_xq = other_xq + w * x * new;
             other_qq = other_qq + w * new * new;
             go = go.and((xq * xq * other_qq).less(other_xq * other_xq * qq));
-            codes[i] = go.select(byte, code).lanes();
+            *to = go.select(byte, code).lanes();
             xq = go.select(other_xq, xq);
             qq = go.select(other_qq, qq);
         }

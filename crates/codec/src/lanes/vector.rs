@@ -44,11 +44,6 @@ impl<S: Simd> Lanes<S> {
     }
 
     #[inline(always)]
-    pub fn simd(self) -> S {
-        self.simd
-    }
-
-    #[inline(always)]
     pub fn lanes(self) -> S::f32s {
         self.lanes
     }

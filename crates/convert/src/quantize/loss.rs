@@ -1,0 +1,176 @@
+//! What encoding a tensor cost.
+
+use serde::Serialize;
+
+/// Sums over the values of a tensor and what a decoder finds in their place, in f64: they add up in the order of the rows,
+/// so that threads do not matter.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Loss {
+    count: u64,
+    /// Σ (x − y)².
+    squared_error: f64,
+    /// Σ w·(x − y)², w being importance.
+    weighed_error: f64,
+    /// Σ x².
+    squares: f64,
+    /// Σ w·x².
+    weighed_squares: f64,
+    /// Σ x.
+    sum: f64,
+    max_error: f64,
+}
+
+const LANES: usize = 8;
+
+impl Loss {
+    /// Over some values; importance is of one row and serves all.
+    pub fn of(values: &[f32], decoded: &[f32], importance: Option<&[f32]>) -> Loss {
+        let mut loss = plain(values, decoded);
+        if let Some(importance) = importance {
+            for (x, y) in values.chunks(importance.len()).zip(decoded.chunks(importance.len())) {
+                let (error, squares) = weighed(x, y, importance);
+                loss.weighed_error += error;
+                loss.weighed_squares += squares;
+            }
+        }
+        loss
+    }
+
+    /// Over values that follow.
+    pub fn add(&mut self, next: &Loss) {
+        self.count += next.count;
+        self.squared_error += next.squared_error;
+        self.weighed_error += next.weighed_error;
+        self.squares += next.squares;
+        self.weighed_squares += next.weighed_squares;
+        self.sum += next.sum;
+        self.max_error = self.max_error.max(next.max_error);
+    }
+
+    /// Σ (x − y)², each weighed by importance if there is any.
+    pub fn total(&self) -> f64 {
+        if self.weighed_squares > 0.0 { self.weighed_error } else { self.squared_error }
+    }
+
+    /// How many values.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// In figures.
+    pub fn figures(&self) -> Figures {
+        let count = self.count.max(1) as f64;
+        let spread = self.squares - self.sum * self.sum / count;
+        let decibels = |ratio: f64| (ratio > 0.0 && ratio.is_finite()).then(|| 10.0 * ratio.log10());
+        Figures {
+            rmse: (self.squared_error / count).sqrt(),
+            max_error: self.max_error,
+            nmse_db: decibels(self.squared_error / spread),
+            sqnr_db: decibels(self.squares / self.squared_error),
+            weighed_nmse_db: decibels(self.weighed_error / self.weighed_squares),
+        }
+    }
+}
+
+/// What a loss comes to. Where nothing was lost, or nothing was there, there are no decibels.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Figures {
+    /// √(Σ(x−y)²/n).
+    pub rmse: f64,
+    /// The largest |x − y|.
+    pub max_error: f64,
+    /// Σ(x−y)² / Σ(x−x̄)² in dB: 0 is what a constant would do.
+    pub nmse_db: Option<f64>,
+    /// Σx² / Σ(x−y)² in dB.
+    pub sqnr_db: Option<f64>,
+    /// Σw(x−y)² / Σwx² in dB, w being importance.
+    pub weighed_nmse_db: Option<f64>,
+}
+
+fn plain(values: &[f32], decoded: &[f32]) -> Loss {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut lanes = [[0.0_f64; LANES]; 4];
+            let (whole, rest) = values.as_chunks::<LANES>();
+            let (decoded, decoded_rest) = decoded.as_chunks::<LANES>();
+            for (x, y) in whole.iter().zip(decoded) {
+                for l in 0..LANES {
+                    let (x, y) = (f64::from(x[l]), f64::from(y[l]));
+                    let error = x - y;
+                    lanes[0][l] += error * error;
+                    lanes[1][l] += x * x;
+                    lanes[2][l] += x;
+                    let error = error.abs();
+                    lanes[3][l] = if error > lanes[3][l] { error } else { lanes[3][l] };
+                }
+            }
+            for (l, (x, y)) in rest.iter().zip(decoded_rest).enumerate() {
+                let (x, y) = (f64::from(*x), f64::from(*y));
+                lanes[0][l] += (x - y) * (x - y);
+                lanes[1][l] += x * x;
+                lanes[2][l] += x;
+                lanes[3][l] = lanes[3][l].max((x - y).abs());
+            }
+            Loss {
+                count: values.len() as u64,
+                squared_error: reduce(&lanes[0]),
+                squares: reduce(&lanes[1]),
+                sum: reduce(&lanes[2]),
+                max_error: lanes[3].iter().fold(0.0, |most, &error| if error > most { error } else { most }),
+                ..Loss::default()
+            }
+        },
+    )
+}
+
+/// Σ w·(x − y)² and Σ w·x² over a row.
+fn weighed(values: &[f32], decoded: &[f32], importance: &[f32]) -> (f64, f64) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut lanes = [[0.0_f64; LANES]; 2];
+            let (whole, rest) = values.as_chunks::<LANES>();
+            let (y, y_rest) = decoded.as_chunks::<LANES>();
+            let (w, w_rest) = importance.as_chunks::<LANES>();
+            for ((x, y), w) in whole.iter().zip(y).zip(w) {
+                for l in 0..LANES {
+                    let (x, y, w) = (f64::from(x[l]), f64::from(y[l]), f64::from(w[l]));
+                    lanes[0][l] += w * ((x - y) * (x - y));
+                    lanes[1][l] += w * (x * x);
+                }
+            }
+            for (l, ((x, y), w)) in rest.iter().zip(y_rest).zip(w_rest).enumerate() {
+                let (x, y, w) = (f64::from(*x), f64::from(*y), f64::from(*w));
+                lanes[0][l] += w * ((x - y) * (x - y));
+                lanes[1][l] += w * (x * x);
+            }
+            (reduce(&lanes[0]), reduce(&lanes[1]))
+        },
+    )
+}
+
+#[inline(always)]
+fn reduce(l: &[f64; LANES]) -> f64 {
+    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_what_they_say() {
+        let values = [1.0_f32, -2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0];
+        let decoded = [1.0_f32, -2.0, 3.0, 3.5, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0];
+        let figures = Loss::of(&values, &decoded, Some(&[1.0, 0.0, 0.0, 2.0, 0.0])).figures();
+        assert_eq!(figures.rmse, (1.25_f64 / 10.0).sqrt());
+        assert_eq!(figures.max_error, 1.0);
+        assert!((figures.nmse_db.unwrap() - 10.0 * (1.25_f64 / (38.0 - 10.0)).log10()).abs() < 1e-12);
+        assert!((figures.sqnr_db.unwrap() - 10.0 * (38.0_f64 / 1.25).log10()).abs() < 1e-12);
+        let weighed = 10.0 * ((2.0 * 0.25) / (1.0 + 2.0 * 16.0 + 2.0 * 4.0_f64)).log10();
+        assert!((figures.weighed_nmse_db.unwrap() - weighed).abs() < 1e-12);
+        let exact = Loss::of(&values, &values, None).figures();
+        assert_eq!((exact.rmse, exact.nmse_db, exact.sqnr_db), (0.0, None, None));
+    }
+}
