@@ -272,14 +272,17 @@ const SQUARES_OVERFLOW: f32 = (1_u64 << 62) as f32;
 
 /// The largest magnitude, infinity for NaN.
 fn largest_magnitude(values: &[f32]) -> f32 {
-    pulp::Arch::new().dispatch(
+    struct Largest<'a>(&'a [f32]);
+    impl pulp::WithSimd for Largest<'_> {
+        type Output = u32;
+
         #[inline(always)]
-        || {
+        fn with_simd<S: pulp::Simd>(self, _: S) -> u32 {
             // Bits without the sign are ordered as magnitudes are, NaN above infinity.
-            let bits = values.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
-            f32::from_bits(bits.min(f32::INFINITY.to_bits()))
-        },
-    )
+            self.0.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff))
+        }
+    }
+    f32::from_bits(Kernels::detect().dispatch(Largest(values)).min(f32::INFINITY.to_bits()))
 }
 
 /// The longest block of any encoding, in values.

@@ -38,14 +38,14 @@ pub(crate) fn encode(
     let input = (values, importance, out);
     match (encoding, importance) {
         (Encoding::Q4_0, Some(_)) => run(kernels, small::Q4_0, input),
-        (Encoding::Q4_0, None) => run_alone(kernels, input, |x, out| q4::encode_q4_0(x, None, out)),
+        (Encoding::Q4_0, None) => run_alone(kernels, input, #[inline(always)] |x, out| q4::encode_q4_0(x, None, out)),
         (Encoding::Q4_1, Some(_)) => run(kernels, small::Q4_1, input),
-        (Encoding::Q4_1, None) => run_alone(kernels, input, |x, out| q4::encode_q4_1(x, None, out)),
+        (Encoding::Q4_1, None) => run_alone(kernels, input, #[inline(always)] |x, out| q4::encode_q4_1(x, None, out)),
         (Encoding::Q5_0, Some(_)) => run(kernels, small::Q5_0, input),
-        (Encoding::Q5_0, None) => run_alone(kernels, input, |x, out| q5::encode_q5_0(x, None, out)),
+        (Encoding::Q5_0, None) => run_alone(kernels, input, #[inline(always)] |x, out| q5::encode_q5_0(x, None, out)),
         (Encoding::Q5_1, Some(_)) => run(kernels, small::Q5_1, input),
-        (Encoding::Q5_1, None) => run_alone(kernels, input, |x, out| q5::encode_q5_1(x, None, out)),
-        (Encoding::Q8_0, _) => run_alone(kernels, input, |x, out| q8::encode_q8_0(x, None, out)),
+        (Encoding::Q5_1, None) => run_alone(kernels, input, #[inline(always)] |x, out| q5::encode_q5_1(x, None, out)),
+        (Encoding::Q8_0, _) => run_alone(kernels, input, #[inline(always)] |x, out| q8::encode_q8_0(x, None, out)),
         (Encoding::Q2K, _) => run(kernels, affine_k::Q2K, input),
         (Encoding::Q3K, _) => run(kernels, symmetric_k::Q3K, input),
         (Encoding::Q4K, _) => run(kernels, affine_k::Q4K, input),
@@ -53,8 +53,8 @@ pub(crate) fn encode(
         (Encoding::Q6K, _) => run(kernels, symmetric_k::Q6K, input),
         (Encoding::Iq4Nl, _) => run(kernels, levels::Iq4Nl, input),
         (Encoding::Iq4Xs, _) => run(kernels, levels::Iq4Xs, input),
-        (Encoding::Mxfp4, _) => run_alone(kernels, input, |x, out| fp4::encode_mxfp4(x, None, out)),
-        (Encoding::Nvfp4, _) => run_alone(kernels, input, |x, out| fp4::encode_nvfp4(x, None, out)),
+        (Encoding::Mxfp4, _) => run_alone(kernels, input, #[inline(always)] |x, out| fp4::encode_mxfp4(x, None, out)),
+        (Encoding::Nvfp4, _) => run_alone(kernels, input, #[inline(always)] |x, out| fp4::encode_nvfp4(x, None, out)),
         _ => return false,
     }
     true

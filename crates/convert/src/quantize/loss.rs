@@ -1,5 +1,6 @@
 //! What encoding a tensor cost.
 
+use pulp::{Simd, WithSimd};
 use serde::Serialize;
 
 /// Sums over the values of a tensor and what a decoder finds in their place, in f64: they add up in the order of the rows,
@@ -88,66 +89,85 @@ pub struct Figures {
 }
 
 fn plain(values: &[f32], decoded: &[f32]) -> Loss {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut lanes = [[0.0_f64; LANES]; 4];
-            let (whole, rest) = values.as_chunks::<LANES>();
-            let (decoded, decoded_rest) = decoded.as_chunks::<LANES>();
-            for (x, y) in whole.iter().zip(decoded) {
-                for l in 0..LANES {
-                    let (x, y) = (f64::from(x[l]), f64::from(y[l]));
-                    let error = x - y;
-                    lanes[0][l] += error * error;
-                    lanes[1][l] += x * x;
-                    lanes[2][l] += x;
-                    let error = error.abs();
-                    lanes[3][l] = if error > lanes[3][l] { error } else { lanes[3][l] };
-                }
-            }
-            for (l, (x, y)) in rest.iter().zip(decoded_rest).enumerate() {
-                let (x, y) = (f64::from(*x), f64::from(*y));
-                lanes[0][l] += (x - y) * (x - y);
-                lanes[1][l] += x * x;
-                lanes[2][l] += x;
-                lanes[3][l] = lanes[3][l].max((x - y).abs());
-            }
-            Loss {
-                count: values.len() as u64,
-                squared_error: reduce(&lanes[0]),
-                squares: reduce(&lanes[1]),
-                sum: reduce(&lanes[2]),
-                max_error: lanes[3].iter().fold(0.0, |most, &error| if error > most { error } else { most }),
-                ..Loss::default()
-            }
-        },
-    )
+    pulp::Arch::new().dispatch(Plain { values, decoded })
 }
 
 /// Σ w·(x − y)² and Σ w·x² over a row.
 fn weighed(values: &[f32], decoded: &[f32], importance: &[f32]) -> (f64, f64) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut lanes = [[0.0_f64; LANES]; 2];
-            let (whole, rest) = values.as_chunks::<LANES>();
-            let (y, y_rest) = decoded.as_chunks::<LANES>();
-            let (w, w_rest) = importance.as_chunks::<LANES>();
-            for ((x, y), w) in whole.iter().zip(y).zip(w) {
-                for l in 0..LANES {
-                    let (x, y, w) = (f64::from(x[l]), f64::from(y[l]), f64::from(w[l]));
-                    lanes[0][l] += w * ((x - y) * (x - y));
-                    lanes[1][l] += w * (x * x);
-                }
+    pulp::Arch::new().dispatch(Weighed { values, decoded, importance })
+}
+
+struct Plain<'a> {
+    values: &'a [f32],
+    decoded: &'a [f32],
+}
+
+impl WithSimd for Plain<'_> {
+    type Output = Loss;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Loss {
+        let (mut errors, mut squares, mut sums, mut most) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let mut add = |l: usize, x: f32, y: f32| {
+            let (x, y) = (f64::from(x), f64::from(y));
+            let error = x - y;
+            errors[l] += error * error;
+            squares[l] += x * x;
+            sums[l] += x;
+            let error = error.abs();
+            most[l] = if error > most[l] { error } else { most[l] };
+        };
+        let (x, x_rest) = self.values.as_chunks::<LANES>();
+        let (y, y_rest) = self.decoded.as_chunks::<LANES>();
+        for (x, y) in x.iter().zip(y) {
+            for l in 0..LANES {
+                add(l, x[l], y[l]);
             }
-            for (l, ((x, y), w)) in rest.iter().zip(y_rest).zip(w_rest).enumerate() {
-                let (x, y, w) = (f64::from(*x), f64::from(*y), f64::from(*w));
-                lanes[0][l] += w * ((x - y) * (x - y));
-                lanes[1][l] += w * (x * x);
+        }
+        for (l, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
+            add(l, *x, *y);
+        }
+        Loss {
+            count: self.values.len() as u64,
+            squared_error: reduce(&errors),
+            squares: reduce(&squares),
+            sum: reduce(&sums),
+            max_error: most.iter().fold(0.0, |most, &error| if error > most { error } else { most }),
+            ..Loss::default()
+        }
+    }
+}
+
+struct Weighed<'a> {
+    values: &'a [f32],
+    decoded: &'a [f32],
+    importance: &'a [f32],
+}
+
+impl WithSimd for Weighed<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (f64, f64) {
+        let (mut errors, mut squares) = ([0.0; LANES], [0.0; LANES]);
+        let mut add = |l: usize, x: f32, y: f32, w: f32| {
+            let (x, y, w) = (f64::from(x), f64::from(y), f64::from(w));
+            errors[l] += w * ((x - y) * (x - y));
+            squares[l] += w * (x * x);
+        };
+        let (x, x_rest) = self.values.as_chunks::<LANES>();
+        let (y, y_rest) = self.decoded.as_chunks::<LANES>();
+        let (w, w_rest) = self.importance.as_chunks::<LANES>();
+        for ((x, y), w) in x.iter().zip(y).zip(w) {
+            for l in 0..LANES {
+                add(l, x[l], y[l], w[l]);
             }
-            (reduce(&lanes[0]), reduce(&lanes[1]))
-        },
-    )
+        }
+        for (l, ((x, y), w)) in x_rest.iter().zip(y_rest).zip(w_rest).enumerate() {
+            add(l, *x, *y, *w);
+        }
+        (reduce(&errors), reduce(&squares))
+    }
 }
 
 #[inline(always)]
