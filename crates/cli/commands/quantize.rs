@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use codec::Encoding;
 use convert::quantize::{
-    Error, Figures, Importance, Job, Made, Model, Plan, RECIPES, Receipt, Request, Scheme, Set,
+    Budget, Error, Figures, Importance, Job, Made, Model, Plan, RECIPES, Receipt, Request, Scheme, Set,
     Source, Wishes, ZeroCounts, find_recipe, parse_tensor_type, read_plan,
 };
 use eval::Progress;
@@ -147,10 +147,10 @@ struct ChoiceArgs {
 #[derive(clap::Args)]
 struct BudgetArgs {
     /// Choose encodings by what they lose on these weights, so that all tensors take at most this: 2.6GB, 900MiB.
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["recipe", "from_plan", "target_bpw"])]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["recipe", "from_plan", "target_bpw", "pure", "output_tensor_type", "token_embedding_type"])]
     target_size: Option<u64>,
     /// The same for so many bits a weight on average.
-    #[arg(long, value_name = "BITS", conflicts_with_all = ["recipe", "from_plan"])]
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["recipe", "from_plan", "pure", "output_tensor_type", "token_embedding_type"])]
     target_bpw: Option<f64>,
     /// Where measured errors are kept, so that a second run goes on [default: DST.errors.json].
     #[arg(long, value_name = "FILE")]
@@ -317,10 +317,32 @@ impl Args {
             let (given, file_type) = read_plan(file)?;
             wishes.given = Some(given);
             request.file_type = file_type;
+            request.called = Some(format!("plan {}", file.display()));
         } else if let Some(name) = &self.recipe {
             request.scheme = scheme(name)?;
         } else {
-            let _ = (model, importance);
+            let budget = match (self.budget.target_size, self.budget.target_bpw) {
+                (Some(bytes), _) => Budget::Bytes(bytes),
+                (None, Some(bits)) => Budget::BitsPerWeight(bits),
+                (None, None) => anyhow::bail!("no recipe: name one (--list), a plan, or a size"),
+            };
+            let output = self.output.as_deref().context("no output")?;
+            let state = beside(self.budget.state.as_deref(), output, "errors.json");
+            let bar = Bar::new();
+            bar.begin("measuring losses", 1);
+            let mut begun = false;
+            let fitted = model.fit(budget, &wishes, importance, &state, &mut |done, total| {
+                if !std::mem::replace(&mut begun, true) {
+                    bar.begin("measuring losses", total);
+                }
+                bar.reached(done);
+            })?;
+            wishes.given = Some(fitted.given);
+            request.file_type = fitted.file_type;
+            request.called = Some(match budget {
+                Budget::Bytes(bytes) => format!("at most {bytes} bytes"),
+                Budget::BitsPerWeight(bits) => format!("at most {bits} bits a weight"),
+            });
         }
         request.wishes = wishes;
         Ok(request)

@@ -120,6 +120,11 @@ impl Importance {
         &self.unreached
     }
 
+    /// Every tensor it is about, and its weights.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.entries.iter().map(|(name, weights)| (name.as_str(), weights.as_slice()))
+    }
+
     /// The weights of a tensor's columns, one matrix after the other.
     pub fn get(&self, tensor: &str) -> Option<&[f32]> {
         self.entries.get(tensor).map(Vec::as_slice)

@@ -48,14 +48,13 @@ impl Loss {
         self.max_error = self.max_error.max(next.max_error);
     }
 
-    /// Σ (x − y)², each weighed by importance if there is any.
-    pub fn total(&self) -> f64 {
-        if self.weighed_squares > 0.0 { self.weighed_error } else { self.squared_error }
-    }
-
-    /// How many values.
-    pub fn count(&self) -> u64 {
-        self.count
+    /// Σw(x−y)² / Σwx², w being importance if there is any, else 1; 0 where all is zero.
+    pub fn relative(&self) -> f64 {
+        let (error, squares) = match self.weighed_squares > 0.0 {
+            true => (self.weighed_error, self.weighed_squares),
+            false => (self.squared_error, self.squares),
+        };
+        if squares > 0.0 { error / squares } else { 0.0 }
     }
 
     /// In figures.

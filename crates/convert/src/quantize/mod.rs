@@ -3,6 +3,7 @@
 //!
 //! A [`Model`] is opened, [`Job::new`] plans, [`Job::write`] streams rows through all threads into the file.
 
+mod budget;
 mod choose;
 mod error;
 mod importance;
@@ -124,6 +125,48 @@ impl<'a> Model<'a> {
         importance.check(&self.described())
     }
 
+    /// Chooses encodings that lose least together and take at most `budget` bytes, by what they lose on these weights. What is
+    /// measured is kept in `state`, where another run goes on.
+    ///
+    /// # Errors
+    /// Weights that are no numbers, a budget that is too small, a state that cannot be read or kept.
+    pub fn fit(
+        &self,
+        budget: Budget,
+        wishes: &Wishes,
+        importance: Option<&Importance>,
+        state: &Path,
+        progress: Progress<'_>,
+    ) -> Result<Fitted, Error> {
+        let importance = importance.filter(|importance| !importance.is_empty());
+        let tensors = self.described();
+        let mut losses = budget::Losses::new(self.source.tensors(), importance);
+        losses.resume(state)?;
+        let input = self.input();
+        let measured = |tensor: &&Described| {
+            kind::kept(&tensor.name, &tensor.shape).is_none()
+                && (tensor.encoding.block_len() == 1 || wishes.allow_requantize)
+        };
+        let elements = |tensor: &Described| tensor.shape.elements().unwrap_or(0);
+        let total = tensors.iter().filter(measured).count() as u64;
+        for (done, tensor) in (1..).zip(tensors.iter().filter(measured)) {
+            losses.measure(tensor, &input, importance)?;
+            losses.keep(state)?;
+            progress(done, total);
+        }
+        let bytes = match budget {
+            Budget::Bytes(bytes) => bytes,
+            Budget::BitsPerWeight(bits) => (tensors.iter().map(elements).sum::<u64>() as f64 * bits / 8.0) as u64,
+        };
+        let given = budget::allocate(&tensors, &losses, wishes, bytes)?;
+        let mut used: std::collections::BTreeMap<Encoding, u64> = Default::default();
+        for tensor in tensors.iter().filter(measured) {
+            *used.entry(given[&tensor.name]).or_default() += elements(tensor);
+        }
+        let most = used.into_iter().max_by_key(|(_, elements)| *elements).map(|(encoding, _)| encoding);
+        Ok(Fitted { given, file_type: most.and_then(crate::gguf::file_type) })
+    }
+
     fn keys(&self) -> Keys<'_> {
         match (&self.header, self.source) {
             (Some(header), _) => Keys::of(header.keys()),
@@ -161,6 +204,24 @@ impl<'a> Model<'a> {
     }
 }
 
+/// How small.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Budget {
+    /// All tensors together.
+    Bytes(u64),
+    /// On average, over all tensors.
+    BitsPerWeight(f64),
+}
+
+/// What fits a budget.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// The encoding of every tensor.
+    pub given: std::collections::BTreeMap<String, Encoding>,
+    /// That of the encoding that most values are in.
+    pub file_type: Option<u32>,
+}
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -176,6 +237,8 @@ pub struct Request {
     pub keep_split: bool,
     /// `general.file_type`, if not that of the recipe.
     pub file_type: Option<u32>,
+    /// What a plan is called that no recipe made.
+    pub called: Option<String>,
 }
 
 impl Request {
@@ -188,6 +251,7 @@ impl Request {
             prune: Vec::new(),
             keep_split: false,
             file_type: None,
+            called: None,
         }
     }
 }
@@ -251,6 +315,9 @@ impl<'a> Job<'a> {
         let division = request.keep_split.then(|| Division::like(model.source.tensors()));
         let mut plan = choose(&tensors, facts, request.scheme, &request.wishes, importance)?;
         plan.file_type = file_type;
+        if let Some(called) = &request.called {
+            plan.recipe.clone_from(called);
+        }
         let originals = tensors.into_iter().map(|tensor| tensor.original).collect();
         Ok(Job { model, importance, keys, plan, originals, facts, division })
     }
