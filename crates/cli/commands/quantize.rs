@@ -251,7 +251,8 @@ impl Args {
             return self.planned(output, &job, notes, refused);
         }
         let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-        let receipt_file = (!self.no_receipt).then(|| beside(self.receipt.as_deref(), output, "receipt.json"));
+        let receipt_file =
+            (!self.no_receipt).then(|| beside(self.receipt.as_deref(), output, "receipt.json"));
         for file in receipt_file.iter().chain(&self.report) {
             anyhow::ensure!(
                 self.force || file.symlink_metadata().is_err(),
@@ -262,7 +263,9 @@ impl Args {
         let bar = Bar::new();
         bar.begin(&format!("quantizing to {}", job.plan().recipe), job.plan().bytes());
         let mut receipt =
-            job.write(output, existing, receipt_file.is_some(), self.receipt_key, &mut |done, _| bar.reached(done))?;
+            job.write(output, existing, receipt_file.is_some(), self.receipt_key, &mut |done, _| {
+                bar.reached(done)
+            })?;
         drop(bar);
         receipt.notes.splice(0..0, notes);
         if let Some(file) = &receipt_file {
@@ -399,7 +402,10 @@ fn about_importance(importance: &mut Importance, model: &Model<'_>) -> Result<Ve
     Ok(match unknown.as_slice() {
         [] => Vec::new(),
         [first, rest @ ..] => {
-            vec![format!("the importance matrix is also about {first} and {} more tensors, which are not there", rest.len())]
+            vec![format!(
+                "the importance matrix is also about {first} and {} more tensors, which are not there",
+                rest.len()
+            )]
         }
     })
 }
@@ -486,7 +492,8 @@ fn text(quantized: &Quantized, style: &Style) -> String {
 
 /// Tensors that lost something, those that lost most first.
 pub fn worst(tensors: &[Made]) -> Vec<(&Made, Figures)> {
-    let mut lost: Vec<(&Made, Figures)> = tensors.iter().filter_map(|made| Some((made, made.figures?))).collect();
+    let mut lost: Vec<(&Made, Figures)> =
+        tensors.iter().filter_map(|made| Some((made, made.figures?))).collect();
     lost.retain(|(_, figures)| figures.nmse_db.is_some());
     lost.sort_by(|(_, a), (_, b)| b.nmse_db.partial_cmp(&a.nmse_db).unwrap_or(std::cmp::Ordering::Equal));
     lost
@@ -497,7 +504,9 @@ fn row(made: &Made) -> [String; 8] {
     let (from, to) = (made.planned.from.to_string(), made.planned.to.to_string());
     let bits = format!("{:.3}", made.bits_per_weight);
     match made.figures {
-        None => [name, from, "copied".into(), bits, String::new(), String::new(), String::new(), String::new()],
+        None => {
+            [name, from, "copied".into(), bits, String::new(), String::new(), String::new(), String::new()]
+        }
         Some(figures) => [
             name,
             from,
@@ -515,7 +524,6 @@ fn row(made: &Made) -> [String; 8] {
 pub fn decibels(decibels: Option<f64>) -> String {
     decibels.map_or("-".to_owned(), |db| format!("{db:.2}"))
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -155,6 +155,9 @@ mod tests {
                 (below, above) = (below.next_down(), above.next_up());
             }
         }
-        assert_eq!([nearest_level(f32::NEG_INFINITY), nearest_level(f32::NAN), nearest_level(1e30)], [0, 15, 15]);
+        assert_eq!(
+            [nearest_level(f32::NEG_INFINITY), nearest_level(f32::NAN), nearest_level(1e30)],
+            [0, 15, 15]
+        );
     }
 }

@@ -40,33 +40,37 @@ fn nearest<S: Simd>(x: Lanes<S>, of_level: &[f32; 16]) -> Lanes<S> {
 }
 
 /// The numbers of the levels.
-const CODES: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+const CODES: [f32; 16] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
 
 /// The step for a group, as `iq4::fit` has it.
 #[inline(always)]
 fn fit<S: Simd>(x: Column<'_, S>, weights: Column<'_, S>) -> Lanes<S> {
     let zero = x.zero();
     let extreme = x.extreme();
-    let try_inverse = |inverse: Lanes<S>| {
-        let (mut xq, mut qq) = (zero, zero);
-        for i in 0..32 {
-            let q = nearest(inverse * x.at(i), &LEVELS_F32);
-            let weighed = weights.at(i) * q;
-            xq = xq + weighed * x.at(i);
-            qq = qq + weighed * q;
-        }
-        (xq, qq)
-    };
-    let (xq, qq) = try_inverse(zero.same(1.0) / (-extreme / zero.same(LEVELS_F32[0])));
+    let (xq, qq) = try_inverse(x, weights, zero.same(1.0) / (-extreme / zero.same(LEVELS_F32[0])));
     let mut step = zero.less(qq).select(xq / qq, zero);
     let mut best = step * xq;
     for offset in -7..=7 {
-        let (xq, qq) = try_inverse(zero.same(offset as f32 + LEVELS_F32[0]) / extreme);
+        let (xq, qq) = try_inverse(x, weights, zero.same(offset as f32 + LEVELS_F32[0]) / extreme);
         let better = zero.less(qq).and((best * qq).less(xq * xq));
         step = better.select(xq / qq, step);
         best = better.select(step * xq, best);
     }
     extreme.abs().less(zero.same(ZERO)).select(zero, step)
+}
+
+/// Σ w·q·x and Σ w·q².
+#[inline(always)]
+fn try_inverse<S: Simd>(x: Column<'_, S>, weights: Column<'_, S>, inverse: Lanes<S>) -> (Lanes<S>, Lanes<S>) {
+    let (mut xq, mut qq) = (x.zero(), x.zero());
+    for i in 0..32 {
+        let q = nearest(inverse * x.at(i), &LEVELS_F32);
+        let weighed = weights.at(i) * q;
+        xq = xq + weighed * x.at(i);
+        qq = qq + weighed * q;
+    }
+    (xq, qq)
 }
 
 /// The steps of each group of 32.
@@ -123,7 +127,13 @@ impl Encoder<256, 136> for Iq4Xs {
     fn encode<S: Simd>(self, batch: &Batch<'_, S, 256>, out: &mut [[u8; 136]]) {
         let steps: [[f32; 8]; MOST] = steps(batch);
         for ((block, values), steps) in out.iter_mut().zip(batch.blocks).zip(steps) {
-            iq4::finish(values, &steps, block, |x, step| quantize(batch.x.simd, x, step));
+            iq4::finish(
+                values,
+                &steps,
+                block,
+                #[inline(always)]
+                |x, step| quantize(batch.x.simd, x, step),
+            );
         }
     }
 }

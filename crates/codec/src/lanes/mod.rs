@@ -19,8 +19,8 @@ use pulp::{Simd, WithSimd};
 
 pub(crate) use kernels::Kernels;
 
-use crate::{Encoding, fp4, q4, q5, q8};
 use crate::blocks::{Weights, row_mean_squares};
+use crate::{Encoding, fp4, q4, q5};
 use search::Column;
 use vector::Lanes;
 
@@ -35,26 +35,57 @@ pub(crate) fn encode(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> bool {
-    let input = (values, importance, out);
     match (encoding, importance) {
-        (Encoding::Q4_0, Some(_)) => run(kernels, small::Q4_0, input),
-        (Encoding::Q4_0, None) => run_alone(kernels, input, #[inline(always)] |x, out| q4::encode_q4_0(x, None, out)),
-        (Encoding::Q4_1, Some(_)) => run(kernels, small::Q4_1, input),
-        (Encoding::Q4_1, None) => run_alone(kernels, input, #[inline(always)] |x, out| q4::encode_q4_1(x, None, out)),
-        (Encoding::Q5_0, Some(_)) => run(kernels, small::Q5_0, input),
-        (Encoding::Q5_0, None) => run_alone(kernels, input, #[inline(always)] |x, out| q5::encode_q5_0(x, None, out)),
-        (Encoding::Q5_1, Some(_)) => run(kernels, small::Q5_1, input),
-        (Encoding::Q5_1, None) => run_alone(kernels, input, #[inline(always)] |x, out| q5::encode_q5_1(x, None, out)),
-        (Encoding::Q8_0, _) => run_alone(kernels, input, #[inline(always)] |x, out| q8::encode_q8_0(x, None, out)),
-        (Encoding::Q2K, _) => run(kernels, affine_k::Q2K, input),
-        (Encoding::Q3K, _) => run(kernels, symmetric_k::Q3K, input),
-        (Encoding::Q4K, _) => run(kernels, affine_k::Q4K, input),
-        (Encoding::Q5K, _) => run(kernels, affine_k::Q5K, input),
-        (Encoding::Q6K, _) => run(kernels, symmetric_k::Q6K, input),
-        (Encoding::Iq4Nl, _) => run(kernels, levels::Iq4Nl, input),
-        (Encoding::Iq4Xs, _) => run(kernels, levels::Iq4Xs, input),
-        (Encoding::Mxfp4, _) => run_alone(kernels, input, #[inline(always)] |x, out| fp4::encode_mxfp4(x, None, out)),
-        (Encoding::Nvfp4, _) => run_alone(kernels, input, #[inline(always)] |x, out| fp4::encode_nvfp4(x, None, out)),
+        (Encoding::Q4_0, Some(_)) => run(kernels, small::Q4_0, (values, importance, out)),
+        (Encoding::Q4_0, None) => run_alone(
+            kernels,
+            (values, importance, out),
+            #[inline(always)]
+            |x, out| q4::encode_q4_0(x, None, out),
+        ),
+        (Encoding::Q4_1, Some(_)) => run(kernels, small::Q4_1, (values, importance, out)),
+        (Encoding::Q4_1, None) => run_alone(
+            kernels,
+            (values, importance, out),
+            #[inline(always)]
+            |x, out| q4::encode_q4_1(x, None, out),
+        ),
+        (Encoding::Q5_0, Some(_)) => run(kernels, small::Q5_0, (values, importance, out)),
+        (Encoding::Q5_0, None) => run_alone(
+            kernels,
+            (values, importance, out),
+            #[inline(always)]
+            |x, out| q5::encode_q5_0(x, None, out),
+        ),
+        (Encoding::Q5_1, Some(_)) => run(kernels, small::Q5_1, (values, importance, out)),
+        (Encoding::Q5_1, None) => run_alone(
+            kernels,
+            (values, importance, out),
+            #[inline(always)]
+            |x, out| q5::encode_q5_1(x, None, out),
+        ),
+        (Encoding::Q8_0, _) => {
+            kernels.dispatch(small::Q8_0 { blocks: values.as_chunks().0, out: out.as_chunks_mut().0 })
+        }
+        (Encoding::Q2K, _) => run(kernels, affine_k::Q2K, (values, importance, out)),
+        (Encoding::Q3K, _) => run(kernels, symmetric_k::Q3K, (values, importance, out)),
+        (Encoding::Q4K, _) => run(kernels, affine_k::Q4K, (values, importance, out)),
+        (Encoding::Q5K, _) => run(kernels, affine_k::Q5K, (values, importance, out)),
+        (Encoding::Q6K, _) => run(kernels, symmetric_k::Q6K, (values, importance, out)),
+        (Encoding::Iq4Nl, _) => run(kernels, levels::Iq4Nl, (values, importance, out)),
+        (Encoding::Iq4Xs, _) => run(kernels, levels::Iq4Xs, (values, importance, out)),
+        (Encoding::Mxfp4, _) => run_alone(
+            kernels,
+            (values, importance, out),
+            #[inline(always)]
+            |x, out| fp4::encode_mxfp4(x, None, out),
+        ),
+        (Encoding::Nvfp4, _) => run_alone(
+            kernels,
+            (values, importance, out),
+            #[inline(always)]
+            |x, out| fp4::encode_nvfp4(x, None, out),
+        ),
         _ => return false,
     }
     true
@@ -90,7 +121,8 @@ fn run<const LEN: usize, const BYTES: usize>(
     kernels.dispatch(Job {
         encoder,
         blocks: values.as_chunks().0,
-        importance: importance.map(|importance| (importance.as_chunks().0, row_mean_squares(values, importance.len()))),
+        importance: importance
+            .map(|importance| (importance.as_chunks().0, row_mean_squares(values, importance.len()))),
         out: out.as_chunks_mut().0,
     });
 }
@@ -197,7 +229,11 @@ impl<E: Encoder<LEN, BYTES>, const LEN: usize, const BYTES: usize> WithSimd for 
 
 /// Importance times what a value's size adds to it, as `arithmetic::weigh` has it.
 #[inline(always)]
-fn weigh<S: Simd, const LEN: usize>(x: Column<'_, S>, importance: Column<'_, S>, power: Lanes<S>) -> [S::f32s; LEN] {
+fn weigh<S: Simd, const LEN: usize>(
+    x: Column<'_, S>,
+    importance: Column<'_, S>,
+    power: Lanes<S>,
+) -> [S::f32s; LEN] {
     let mut weights = [power.lanes(); LEN];
     for (i, weight) in weights.iter_mut().enumerate() {
         *weight = (importance.at(i) * (power + x.at(i) * x.at(i)).sqrt()).lanes();

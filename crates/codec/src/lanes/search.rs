@@ -128,9 +128,23 @@ fn try_inverse<S: Simd, const LEN: usize>(
 ) -> (Lanes<S>, Lanes<S>) {
     // No |x| is larger than the extreme's, and rounding is monotonic.
     if (inverse * extreme).all_within(TAME) {
-        symmetric_sums::<S, LEN>(x, weights, weighed, inverse, |v| v.nearest_tame(-half, half - 1))
+        symmetric_sums::<S, LEN>(
+            x,
+            weights,
+            weighed,
+            inverse,
+            #[inline(always)]
+            |v| v.nearest_tame(-half, half - 1),
+        )
     } else {
-        symmetric_sums::<S, LEN>(x, weights, weighed, inverse, |v| v.nearest(-half, half - 1))
+        symmetric_sums::<S, LEN>(
+            x,
+            weights,
+            weighed,
+            inverse,
+            #[inline(always)]
+            |v| v.nearest(-half, half - 1),
+        )
     }
 }
 
@@ -248,9 +262,25 @@ impl<S: Simd> Steps<'_, S> {
         let (least, most) = (inverse * (self.lowest - low), inverse * (self.high - low));
         // All others lie between: rounding is monotonic.
         if least.all_within(TAME) && most.all_within(TAME) {
-            affine_sums(x, weights, inverse, low, quants, |v| v.nearest_tame(0, max_code))
+            affine_sums(
+                x,
+                weights,
+                inverse,
+                low,
+                quants,
+                #[inline(always)]
+                |v| v.nearest_tame(0, max_code),
+            )
         } else {
-            affine_sums(x, weights, inverse, low, quants, |v| v.nearest(0, max_code))
+            affine_sums(
+                x,
+                weights,
+                inverse,
+                low,
+                quants,
+                #[inline(always)]
+                |v| v.nearest(0, max_code),
+            )
         }
     }
 }

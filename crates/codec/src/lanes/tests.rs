@@ -114,7 +114,16 @@ fn rounding_is_that_of_single_numbers() {
         }
     }
     let mut numbers: Vec<f32> = (-80..80).map(|q| q as f32 / 2.0).collect();
-    numbers.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 4_194_303.5, -4_194_304.0, -4_194_305.0]);
+    numbers.extend([
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::MIN,
+        4_194_303.5,
+        -4_194_304.0,
+        -4_194_305.0,
+    ]);
     numbers.extend((0..100_000_u32).map(|i| f32::from_bits(i.wrapping_mul(42_949) << 3)));
     for kernels in Kernels::all() {
         kernels.dispatch(Round(numbers.clone()));

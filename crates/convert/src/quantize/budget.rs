@@ -165,7 +165,8 @@ pub(super) fn allocate(
     wishes: &Wishes,
     budget: u64,
 ) -> Result<BTreeMap<String, Encoding>, Error> {
-    let ways: Vec<Vec<Way>> = tensors.iter().map(|tensor| ways(tensor, losses, wishes)).collect::<Result<_, _>>()?;
+    let ways: Vec<Vec<Way>> =
+        tensors.iter().map(|tensor| ways(tensor, losses, wishes)).collect::<Result<_, _>>()?;
     let choice = choose(&ways, budget)?;
     Ok(tensors.iter().zip(choice).map(|(tensor, way)| (tensor.name.clone(), way.to)).collect())
 }
@@ -206,7 +207,9 @@ fn choose(ways: &[Vec<Way>], budget: u64) -> Result<Vec<Way>, Error> {
     let bytes = |choice: &[Way]| choice.iter().map(|way| way.bytes).sum::<u64>();
     let smallest: Vec<Way> = ways
         .iter()
-        .map(|ways| ways.iter().fold(ways[0], |least, way| if way.bytes < least.bytes { *way } else { least }))
+        .map(|ways| {
+            ways.iter().fold(ways[0], |least, way| if way.bytes < least.bytes { *way } else { least })
+        })
         .collect();
     if bytes(&smallest) > budget {
         return Err(Error::TooSmall { budget, least: bytes(&smallest) });
@@ -228,7 +231,9 @@ fn choose(ways: &[Vec<Way>], budget: u64) -> Result<Vec<Way>, Error> {
         let left = budget - bytes(&choice);
         let mut best: Option<(usize, Way, f64)> = None;
         for (i, (now, ways)) in choice.iter().zip(ways).enumerate() {
-            for way in ways.iter().filter(|way| way.loss < now.loss && way.bytes <= now.bytes.saturating_add(left)) {
+            for way in
+                ways.iter().filter(|way| way.loss < now.loss && way.bytes <= now.bytes.saturating_add(left))
+            {
                 let gain = (now.loss - way.loss) / (way.bytes.saturating_sub(now.bytes).max(1)) as f64;
                 if best.is_none_or(|(_, _, most)| gain > most) {
                     best = Some((i, *way, gain));

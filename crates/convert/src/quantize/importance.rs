@@ -61,9 +61,9 @@ impl Importance {
             drop(bytes);
             importance.read_gguf(policy)?;
         } else {
-            importance.read_dat(&bytes).map_err(|what| {
-                wrong(format!("neither GGUF nor a .dat importance matrix: {what}"))
-            })?;
+            importance
+                .read_dat(&bytes)
+                .map_err(|what| wrong(format!("neither GGUF nor a .dat importance matrix: {what}")))?;
         }
         if importance.entries.is_empty() {
             return Err(wrong("it says nothing about any tensor".to_owned()));
@@ -76,7 +76,8 @@ impl Importance {
         }
         if policy == ZeroCounts::Error && !importance.unreached.is_empty() {
             let some: Vec<String> = importance.unreached.iter().map(Unreached::to_string).collect();
-            let what = format!("no token reached {}; run more text, or choose --zero-counts", some.join("; "));
+            let what =
+                format!("no token reached {}; run more text, or choose --zero-counts", some.join("; "));
             return Err(wrong(what));
         }
         Ok(importance)
@@ -85,9 +86,7 @@ impl Importance {
     /// Keeps only entries whose names hold one of `include` (if there are any), and none of `exclude`.
     pub fn filter(&mut self, include: &[String], exclude: &[String]) {
         let holds = |name: &str, parts: &[String]| parts.iter().any(|part| name.contains(part.as_str()));
-        self.entries.retain(|name, _| {
-            (include.is_empty() || holds(name, include)) && !holds(name, exclude)
-        });
+        self.entries.retain(|name, _| (include.is_empty() || holds(name, include)) && !holds(name, exclude));
     }
 
     /// The file.
@@ -141,7 +140,10 @@ impl Importance {
         let unknown: Vec<String> =
             self.entries.keys().filter(|name| !by_name.contains_key(name.as_str())).cloned().collect();
         if unknown.len() == self.entries.len() {
-            let what = format!("of another model: it is about {:?} and others, none of which this one has", unknown[0]);
+            let what = format!(
+                "of another model: it is about {:?} and others, none of which this one has",
+                unknown[0]
+            );
             return Err(wrong(&self.path, what));
         }
         let mut ignored = None;
@@ -183,7 +185,8 @@ impl Importance {
         let datasets = keys.get_array("imatrix.datasets").map_err(missing)?;
         for name in datasets.elements() {
             let name = name.ok().and_then(|name| name.as_str().map(str::to_owned));
-            self.datasets.push(name.ok_or_else(|| wrong("imatrix.datasets holds something else than text".into()))?);
+            self.datasets
+                .push(name.ok_or_else(|| wrong("imatrix.datasets holds something else than text".into()))?);
         }
         self.chunks = keys.get_u64("imatrix.chunk_count").map_err(missing)?;
         keys.get_u64("imatrix.chunk_size").map_err(missing)?;
@@ -197,9 +200,10 @@ impl Importance {
             };
             let counts = source.tensor(&format!("{name}.counts"));
             let counts = counts.ok_or_else(|| wrong(format!("{name:?} has sums and no counts")))?;
-            let sums = floats(source.as_ref(), info).ok_or_else(|| wrong(format!("{:?} is not F32", info.name)))?;
-            let counts =
-                floats(source.as_ref(), counts).ok_or_else(|| wrong(format!("{:?} is not F32", counts.name)))?;
+            let sums =
+                floats(source.as_ref(), info).ok_or_else(|| wrong(format!("{:?} is not F32", info.name)))?;
+            let counts = floats(source.as_ref(), counts)
+                .ok_or_else(|| wrong(format!("{:?} is not F32", counts.name)))?;
             if counts.is_empty() || sums.is_empty() || !sums.len().is_multiple_of(counts.len()) {
                 let what = format!("{name:?} has {} sums for {} counts", sums.len(), counts.len());
                 return Err(wrong(what));

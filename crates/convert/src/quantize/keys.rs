@@ -40,7 +40,9 @@ impl Set {
             typed.split_once(':').ok_or_else(|| wrong("expected a type: int, float, bool or str"))?;
         let set = match kind {
             // Numbers are stored without sign, as llama-quantize does.
-            "int" => value.parse::<i64>().ok().and_then(|n| u32::try_from(n.unsigned_abs()).ok()).map(Set::U32),
+            "int" => {
+                value.parse::<i64>().ok().and_then(|n| u32::try_from(n.unsigned_abs()).ok()).map(Set::U32)
+            }
             "float" => value.parse::<f64>().ok().map(|x| Set::F32(x as f32)),
             "bool" => value.parse().ok().map(Set::Bool),
             "str" => Some(Set::String(value.to_owned())),

@@ -106,7 +106,8 @@ impl WithSimd for Plain<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Loss {
-        let (mut errors, mut squares, mut sums, mut most) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let (mut errors, mut squares, mut sums, mut most) =
+            ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
         let mut add = |l: usize, x: f32, y: f32| {
             let (x, y) = (f64::from(x), f64::from(y));
             let error = x - y;

@@ -69,8 +69,8 @@ impl Source {
         if is_gguf || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             return Ok(Source::Gguf(Box::new(Reader::open(path, &limits)?)));
         }
-        let checkpoint = Checkpoint::open(path, &limits)
-            .map_err(|error| Error::Request { what: error.to_string() })?;
+        let checkpoint =
+            Checkpoint::open(path, &limits).map_err(|error| Error::Request { what: error.to_string() })?;
         Ok(Source::Hf(Box::new(checkpoint)))
     }
 
@@ -156,7 +156,9 @@ impl<'a> Model<'a> {
         }
         let bytes = match budget {
             Budget::Bytes(bytes) => bytes,
-            Budget::BitsPerWeight(bits) => (tensors.iter().map(elements).sum::<u64>() as f64 * bits / 8.0) as u64,
+            Budget::BitsPerWeight(bits) => {
+                (tensors.iter().map(elements).sum::<u64>() as f64 * bits / 8.0) as u64
+            }
         };
         let given = budget::allocate(&tensors, &losses, wishes, bytes)?;
         let mut used: std::collections::BTreeMap<Encoding, u64> = Default::default();
@@ -193,9 +195,11 @@ impl<'a> Model<'a> {
             encoding,
         };
         match &self.converted {
-            Some(converted) => {
-                converted.tensors().iter().map(|(t, encoding)| describe(&t.name, &t.shape, *encoding)).collect()
-            }
+            Some(converted) => converted
+                .tensors()
+                .iter()
+                .map(|(t, encoding)| describe(&t.name, &t.shape, *encoding))
+                .collect(),
             None => {
                 let tensors = self.source.tensors().tensors().iter();
                 tensors.map(|info| describe(&info.name, &info.shape, info.encoding)).collect()
@@ -467,13 +471,18 @@ fn prune(
 ) -> Result<(), Error> {
     let wrong = |what: String| Err(Error::Request { what });
     if request.keep_split {
-        return wrong("layers cannot be pruned and parts kept: give one of --prune-layers and --keep-split".into());
+        return wrong(
+            "layers cannot be pruned and parts kept: give one of --prune-layers and --keep-split".into(),
+        );
     }
     let mut pruned = request.prune.clone();
     pruned.sort_unstable();
     pruned.dedup();
     if let Some(layer) = pruned.iter().find(|layer| **layer >= facts.layers) {
-        return wrong(format!("there is no layer {layer} to prune: the model has {}, from 0 on", facts.layers));
+        return wrong(format!(
+            "there is no layer {layer} to prune: the model has {}, from 0 on",
+            facts.layers
+        ));
     }
     if pruned.len() as u64 == facts.layers {
         return wrong("all layers are to be pruned: nothing would be left".into());

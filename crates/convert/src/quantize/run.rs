@@ -164,10 +164,12 @@ impl<'a> Tensor<'a> {
     pub fn make_rows(&self, first: usize, out: &mut [u8]) -> Result<Loss, Error> {
         let (cols, row_bytes) = (self.cols(), row_bytes(self.planned.to, self.cols()));
         let piece_rows = (PIECE_VALUES / cols).max(1);
-        let pieces = out.par_chunks_mut(piece_rows * row_bytes).enumerate().map_init(
-            Workspace::default,
-            |workspace, (piece, out)| self.make_piece(first + piece * piece_rows, out, workspace),
-        );
+        let pieces = out
+            .par_chunks_mut(piece_rows * row_bytes)
+            .enumerate()
+            .map_init(Workspace::default, |workspace, (piece, out)| {
+                self.make_piece(first + piece * piece_rows, out, workspace)
+            });
         let losses: Vec<Loss> = pieces.collect::<Result<_, _>>()?;
         let mut loss = Loss::default();
         losses.iter().for_each(|piece| loss.add(piece));
