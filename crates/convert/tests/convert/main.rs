@@ -4,3 +4,4 @@
 mod files;
 mod llama_cpp;
 mod mock;
+mod quantize;
