@@ -219,7 +219,7 @@ fn what_cannot_be_made_well_is_refused_by_name() {
         error.contains("without importance") && error.contains("blk.0.attn_gate.weight as IQ2_XS"),
         "{error}"
     );
-    assert_eq!(find_recipe("q4_k_n").err(), Some("Q4_K_M"));
+    assert_eq!(find_recipe("q4_km").err(), Some("Q4_K_M"));
     assert_eq!(find_recipe("15").unwrap().name, "Q4_K_M");
 
     // Importance of another model: other names, then other lengths.
