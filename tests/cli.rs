@@ -72,6 +72,7 @@ fn every_command_has_help_with_examples() {
         "inspect",
         "merge",
         "mock",
+        "quantize",
         "run",
         "split",
         "verify",

@@ -5,6 +5,7 @@ mod arguments;
 mod commands;
 mod file;
 mod page;
+mod quantize_page;
 mod regression;
 mod render;
 mod report;

@@ -8,6 +8,7 @@ mod dump;
 mod inspect;
 mod merge;
 mod mock;
+pub mod quantize;
 mod run;
 mod split;
 mod verify;
@@ -24,6 +25,7 @@ pub enum Command {
     Check(check::Args),
     Compare(compare::Args),
     Convert(convert::Args),
+    Quantize(quantize::Args),
     Inspect(inspect::Args),
     Split(split::Args),
     Merge(merge::Args),
@@ -41,6 +43,7 @@ impl Command {
             Command::Check(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Convert(args) => args.run(),
+            Command::Quantize(args) => args.run(),
             Command::Inspect(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),

@@ -21,6 +21,7 @@ pub(crate) fn pack_nibbles<const BYTES: usize, const LEN: usize>(codes: &[u8; LE
 }
 
 /// Two bits of each of 256 codes, 128 codes to 32 bytes, from the low bits up: the codes of the K encodings and TQ2_0.
+#[inline(always)]
 pub(crate) fn pack_pairs(codes: &[u8]) -> [u8; 64] {
     std::array::from_fn(|i| {
         let first = i / 32 * 128 + i % 32;

@@ -67,13 +67,31 @@ pub(crate) fn encode_blocks_by_importance<const BYTES: usize, const LEN: usize>(
     encode: impl Fn(&[f32; LEN], Weights<'_, LEN>, &mut [u8; BYTES]),
 ) {
     let mut out = out.as_chunks_mut().0.iter_mut();
-    for row in values.chunks_exact(importance.len().max(1)) {
-        let row_mean_square = sum_of_squares(row) / row.len() as f32;
+    let row_mean_squares = row_mean_squares(values, importance.len());
+    for (row, row_mean_square) in values.chunks_exact(importance.len().max(1)).zip(row_mean_squares) {
         let blocks = row.as_chunks().0.iter().zip(importance.as_chunks().0);
         for ((block, importance), out) in blocks.zip(&mut out) {
             encode(block, Weights { importance, row_mean_square }, out);
         }
     }
+}
+
+/// The mean square of each row: squares are added in order, for a few rows at a time as they do not depend on each other.
+pub(crate) fn row_mean_squares(values: &[f32], row: usize) -> Vec<f32> {
+    const TOGETHER: usize = 8;
+    let mut means = Vec::with_capacity(values.len() / row.max(1));
+    let mut rows = values.chunks_exact((TOGETHER * row).max(1));
+    for rows in &mut rows {
+        let mut sums = [0.0_f32; TOGETHER];
+        for i in 0..row {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum += rows[r * row + i] * rows[r * row + i];
+            }
+        }
+        means.extend(sums.map(|sum| sum / row as f32));
+    }
+    means.extend(rows.remainder().chunks_exact(row.max(1)).map(|x| sum_of_squares(x) / row as f32));
+    means
 }
 
 /// Encodes each value by itself; the error is the index of the first one that `encode` refuses.

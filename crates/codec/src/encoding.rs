@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::arithmetic::magnitude;
+use crate::lanes::{self, Kernels};
 use crate::table::{ENCODINGS, Encode, ROWS, Row};
 use crate::{DecodeError, EncodeError, UnknownId};
 
@@ -184,6 +185,48 @@ impl Encoding {
         }
     }
 
+    /// The bytes of [`encode`](Encoding::encode), sooner the more blocks there are. `decoded`, as long as `values`,
+    /// receives what a decoder will find in them.
+    pub fn encode_fast(
+        self,
+        values: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [u8],
+        decoded: &mut [f32],
+    ) -> Result<(), EncodeError> {
+        let encoding = self;
+        if !self.lengths_agree(values.len(), out.len()) || decoded.len() != values.len() {
+            return Err(EncodeError::Length { encoding, values: values.len(), bytes: out.len() });
+        }
+        let encode = self.row().encode;
+        if !matches!(encode, Encode::Blocks(_) | Encode::BlocksByImportance(_)) {
+            self.encode(values, importance, out)?;
+            (self.row().decode)(out, decoded);
+            return Ok(());
+        }
+        let largest = largest_magnitude(values);
+        if !largest.is_finite() {
+            self.check_finite(values)?;
+        }
+        match importance {
+            Some(importance) => self.check_importance(values.len(), importance)?,
+            None if self.needs_importance() => return Err(EncodeError::ImportanceRequired { encoding }),
+            None => {}
+        }
+        if !lanes::encode(Kernels::detect(), self, values, importance, out) {
+            match (encode, importance) {
+                (Encode::Blocks(encode), _) => encode(values, importance, out),
+                (Encode::BlocksByImportance(encode), Some(importance)) => encode(values, importance, out),
+                _ => unreachable!("numbers and missing importance are dealt with"),
+            }
+        }
+        (self.row().decode)(out, decoded);
+        if largest >= SQUARES_OVERFLOW || !largest_magnitude(decoded).is_finite() {
+            self.check_scales(values, out)?;
+        }
+        Ok(())
+    }
+
     fn check_finite(self, values: &[f32]) -> Result<(), EncodeError> {
         match values.iter().position(|x| !x.is_finite()) {
             Some(index) => Err(EncodeError::NotFinite { encoding: self, index, value: values[index] }),
@@ -206,7 +249,6 @@ impl Encoding {
     /// A scale that overflowed makes infinities or NaN of finite values, which ggml finds out only after writing. Where
     /// even squares overflow, the encoder's sums were NaN and the block may be zeros instead.
     fn check_scales(self, values: &[f32], bytes: &[u8]) -> Result<(), EncodeError> {
-        const SQUARES_OVERFLOW: f32 = (1_u64 << 62) as f32;
         let row = self.row();
         let mut decoded = [0.0; MAX_BLOCK_LEN];
         let decoded = &mut decoded[..row.block_len];
@@ -223,6 +265,24 @@ impl Encoding {
         }
         Ok(())
     }
+}
+
+/// Where sums of squares begin to leave f32's range.
+const SQUARES_OVERFLOW: f32 = (1_u64 << 62) as f32;
+
+/// The largest magnitude, infinity for NaN.
+fn largest_magnitude(values: &[f32]) -> f32 {
+    struct Largest<'a>(&'a [f32]);
+    impl pulp::WithSimd for Largest<'_> {
+        type Output = u32;
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> u32 {
+            // Bits without the sign are ordered as magnitudes are, NaN above infinity.
+            self.0.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff))
+        }
+    }
+    f32::from_bits(Kernels::detect().dispatch(Largest(values)).min(f32::INFINITY.to_bits()))
 }
 
 /// The longest block of any encoding, in values.

@@ -46,6 +46,7 @@ pub(crate) fn decode_nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
 }
 
 /// The code of the value nearest to x, the lowest one of several.
+#[inline(always)]
 fn nearest_code(x: f32, d: f32) -> u8 {
     let mut best = (f32::INFINITY, 0);
     for (code, value) in (0..).zip(DOUBLED) {
@@ -59,6 +60,7 @@ fn nearest_code(x: f32, d: f32) -> u8 {
 
 /// MXFP4: the scale's exponent is that of the largest magnitude, less that of 4, the binade of E2M1's largest value 6.
 /// Errors are not weighed.
+#[inline(always)]
 pub(crate) fn encode_mxfp4(values: &[f32; 32], _: Option<Weights<'_, 32>>, block: &mut [u8; 17]) {
     fields_mut!(block => e: 1, quants: 16);
     let largest = magnitude(values);
@@ -82,6 +84,7 @@ fn ue4m3(x: f32) -> u8 {
 }
 
 /// NVFP4: each scale maps the largest magnitude of its group to 6, E2M1's largest value. Errors are not weighed.
+#[inline(always)]
 pub(crate) fn encode_nvfp4(values: &[f32; 64], _: Option<Weights<'_, 64>>, block: &mut [u8; 36]) {
     fields_mut!(block => scales: 4, quants: 32);
     let groups = values.as_chunks::<16>().0.iter().zip(quants.as_chunks_mut::<8>().0);

@@ -12,7 +12,7 @@ use crate::search::ZERO;
 const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The levels as what they are multiplied as.
-const LEVELS_F32: [f32; 16] = {
+pub(crate) const LEVELS_F32: [f32; 16] = {
     let mut levels = [0.0; 16];
     let mut i = 0;
     while i < 16 {
@@ -109,13 +109,25 @@ pub(crate) fn encode_iq4_nl(values: &[f32; 32], weights: Option<Weights<'_, 32>>
 
 /// IQ4_XS: the same, but for d being the unrounded one.
 pub(crate) fn encode_iq4_xs(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 136]) {
-    fields_mut!(block => d: 2, scales_high: 2, scales_low: 4, quants: 128);
     let groups = values.as_chunks::<32>().0;
     let power = sum_of_squares(values) * (2.0 / 256.0);
     let steps: [f32; 8] = array::from_fn(|g| {
         fit(&groups[g], &weights_of(&groups[g], weights.as_ref().map(|w| w.group(g)), power))
     });
-    let unrounded = -extreme(&steps) / 32.0;
+    finish(values, &steps, block, quantize);
+}
+
+/// Writes a block of groups with these steps; `quantize` rounds a group.
+#[inline(always)]
+pub(crate) fn finish(
+    values: &[f32; 256],
+    steps: &[f32; 8],
+    block: &mut [u8; 136],
+    quantize: impl Fn(&[f32; 32], f32) -> [u8; 16],
+) {
+    fields_mut!(block => d: 2, scales_high: 2, scales_low: 4, quants: 128);
+    let groups = values.as_chunks::<32>().0;
+    let unrounded = -extreme(steps) / 32.0;
     store_scale(d, unrounded);
     let inverse = reciprocal(unrounded);
     let scales = steps.map(|step| nearest(inverse * step).clamp(-32, 31));
@@ -126,4 +138,26 @@ pub(crate) fn encode_iq4_xs(values: &[f32; 256], weights: Option<Weights<'_, 256
     *scales_low = array::from_fn(|i| codes[2 * i] & 15 | codes[2 * i + 1] << 4);
     let high = codes.iter().rev().fold(0, |high: u16, code| high << 2 | u16::from(code >> 4));
     *scales_high = high.to_le_bytes();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lanes round by.
+    #[test]
+    fn levels_change_half_way() {
+        for (code, levels) in LEVELS_F32.windows(2).enumerate() {
+            let half_way = (levels[0] + levels[1]) / 2.0;
+            let (mut below, mut above) = (half_way.next_down(), half_way);
+            for _ in 0..1000 {
+                assert_eq!((nearest_level(below), nearest_level(above)), (code, code + 1), "{below} {above}");
+                (below, above) = (below.next_down(), above.next_up());
+            }
+        }
+        assert_eq!(
+            [nearest_level(f32::NEG_INFINITY), nearest_level(f32::NAN), nearest_level(1e30)],
+            [0, 15, 15]
+        );
+    }
 }

@@ -20,6 +20,7 @@ mod iq1;
 mod iq2;
 mod iq3;
 mod iq4;
+mod lanes;
 mod lattice;
 mod number;
 mod q1;

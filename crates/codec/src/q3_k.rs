@@ -50,20 +50,12 @@ type Fit = (f32, [u8; 16]);
 /// Rounds each group to multiples of its own best scale, those to multiples of the super-block's, and the values again
 /// to what came out.
 pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 110]) {
-    fields_mut!(block => high: 32, low: 64, packed_scales: 12, d: 2);
     let groups = values.as_chunks::<16>().0;
     let (fits, d_value, group_scales): ([Fit; 16], f32, [u8; 16]);
     match weights {
         None => {
             fits = array::from_fn(|g| move_single_codes(&groups[g]));
-            let extreme = extreme(&fits.map(|(scale, _)| scale));
-            if extreme == 0.0 {
-                (d_value, group_scales) = (0.0, [0; 16]);
-            } else {
-                let inverse = -32.0 / extreme;
-                d_value = 1.0 / inverse;
-                group_scales = fits.map(|(scale, _)| (nearest(inverse * scale).clamp(-32, 31) + 32) as u8);
-            }
+            (d_value, group_scales) = by_extreme(&fits.map(|(scale, _)| scale));
         }
         Some(weights) => {
             let power = 2.0 * sum_of_squares(values) / 256.0;
@@ -72,15 +64,41 @@ pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, blo
             (d_value, group_scales) = symmetric(&fits.map(|(scale, _)| scale), &weights.map(|w| sum(&w)), 32);
         }
     }
+    let mut codes = fits.map(|(_, codes)| codes);
+    round_again(values, (d_value, group_scales), &mut codes, block);
+}
+
+/// The groups' scales as multiples of one that puts the extreme one at −32.
+pub(crate) fn by_extreme(fits: &[f32; 16]) -> (f32, [u8; 16]) {
+    let extreme = extreme(fits);
+    if extreme == 0.0 {
+        return (0.0, [0; 16]);
+    }
+    let inverse = -32.0 / extreme;
+    (1.0 / inverse, fits.map(|scale| (nearest(inverse * scale).clamp(-32, 31) + 32) as u8))
+}
+
+/// Writes a block of these scales and the values rounded to what a decoder will make of them. The codes are those of the
+/// groups' own scales, which stay where a scale becomes zero. Returns the groups' steps.
+#[inline(always)]
+pub(crate) fn round_again(
+    values: &[f32; 256],
+    (d_value, group_scales): (f32, [u8; 16]),
+    codes: &mut [[u8; 16]; 16],
+    block: &mut [u8; 110],
+) -> [f32; 16] {
+    fields_mut!(block => high: 32, low: 64, packed_scales: 12, d: 2);
     let d = store_scale(d, d_value);
     *packed_scales = pack_scales(group_scales);
-    let mut codes = fits.map(|(_, codes)| codes);
-    for ((codes, group), s) in codes.iter_mut().zip(groups).zip(scales(packed_scales)) {
-        symmetric_codes(group, d * f32::from(s), 4, codes);
+    let steps = scales(packed_scales).map(|s| d * f32::from(s));
+    let groups = values.as_chunks::<16>().0;
+    for ((codes, group), step) in codes.iter_mut().zip(groups).zip(steps) {
+        symmetric_codes(group, step, 4, codes);
     }
     let codes = codes.as_flattened();
     *low = pack_pairs(codes);
     *high = array::from_fn(|i| (0..8).fold(0, |byte, j| byte | (codes[i + 32 * j] >> 2) << j));
+    steps
 }
 
 /// x ≈ scale·(code − 4): from the rounding that puts the extreme value at −4, up to five rounds of moving single values

@@ -28,6 +28,7 @@ pub(crate) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
 
 /// x ≈ scale·(code − half), 32 codes below 2·half. Unweighed, the extreme value goes to −half; weighed, wherever the
 /// loss is least.
+#[inline(always)]
 pub(crate) fn fit_symmetric(
     values: &[f32; 32],
     weights: Option<Weights<'_, 32>>,
@@ -40,11 +41,16 @@ pub(crate) fn fit_symmetric(
     let step = extreme(values) / -f32::from(half);
     let inverse = reciprocal(step);
     let code = |x: f32| (truncate(x * inverse + (f32::from(half) + 0.5)) as i8).min(2 * half - 1) as u8;
-    (step, values.map(code))
+    let mut codes = [0; 32];
+    for (to, x) in codes.iter_mut().zip(values) {
+        *to = code(*x);
+    }
+    (step, codes)
 }
 
 /// x ≈ scale·code − minimum, 32 codes up to `max_code`. Unweighed, the values' range is divided evenly; weighed, the
 /// loss is least.
+#[inline(always)]
 pub(crate) fn fit_affine(values: &[f32; 32], weights: Option<Weights<'_, 32>>, max_code: i8) -> Affine<32> {
     if let Some(weights) = weights {
         let weights = weigh(values, weights.importance, weights.row_mean_square);
@@ -56,22 +62,38 @@ pub(crate) fn fit_affine(values: &[f32; 32], weights: Option<Weights<'_, 32>>, m
     let scale = (high - low) / f32::from(max_code);
     let inverse = reciprocal(scale);
     let code = |x: f32| (truncate((x - low) * inverse + 0.5) as i8).min(max_code) as u8;
-    Affine { scale, minimum: -low, codes: values.map(code) }
+    let mut codes = [0; 32];
+    for (to, x) in codes.iter_mut().zip(values) {
+        *to = code(*x);
+    }
+    Affine { scale, minimum: -low, codes }
 }
 
 /// Q4_0.
+#[inline(always)]
 pub(crate) fn encode_q4_0(values: &[f32; 32], weights: Option<Weights<'_, 32>>, block: &mut [u8; 18]) {
-    fields_mut!(block => d: 2, quants: 16);
     let (scale, codes) = fit_symmetric(values, weights, 8);
+    pack_q4_0(scale, &codes, block);
+}
+
+#[inline(always)]
+pub(crate) fn pack_q4_0(scale: f32, codes: &[u8; 32], block: &mut [u8; 18]) {
+    fields_mut!(block => d: 2, quants: 16);
     store_scale(d, scale);
-    *quants = pack_nibbles(&codes);
+    *quants = pack_nibbles(codes);
 }
 
 /// Q4_1.
+#[inline(always)]
 pub(crate) fn encode_q4_1(values: &[f32; 32], weights: Option<Weights<'_, 32>>, block: &mut [u8; 20]) {
-    fields_mut!(block => d: 2, m: 2, quants: 16);
     let fit = fit_affine(values, weights, 15);
-    store_scale(d, fit.scale);
-    store_scale(m, -fit.minimum);
-    *quants = pack_nibbles(&fit.codes);
+    pack_q4_1(fit.scale, fit.minimum, &fit.codes, block);
+}
+
+#[inline(always)]
+pub(crate) fn pack_q4_1(scale: f32, minimum: f32, codes: &[u8; 32], block: &mut [u8; 20]) {
+    fields_mut!(block => d: 2, m: 2, quants: 16);
+    store_scale(d, scale);
+    store_scale(m, -minimum);
+    *quants = pack_nibbles(codes);
 }

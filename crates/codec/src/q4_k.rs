@@ -10,6 +10,10 @@ use crate::float16::{scale, store_scale};
 use crate::search::{AffineSearch, affine};
 use crate::super_block::{SuperBlock, WEIGHED, affine_codes};
 
+/// The search of a group whose values all weigh by their own size.
+pub(crate) const UNWEIGHED: AffineSearch =
+    AffineSearch { max_code: 15, from: -1.0, by: 0.1, times: 20, loss: |error| error * error };
+
 /// The six-bit scales and minima of eight groups, as Q4_K and Q5_K pack them: those of the first four groups lie in
 /// the low bits of eight bytes, whose two upper bits complete the nibbles of the other four groups.
 #[inline(always)]
@@ -78,9 +82,22 @@ pub(crate) fn encode_groups(
             if max_code == 15 { super_block } else { super_block.clamp(63) }
         }
     };
+    round_again(values, super_block, max_code, [d, dmin], packed_scales)
+}
+
+/// Writes the header and rounds the values to what a decoder will make of it.
+#[inline(always)]
+pub(crate) fn round_again(
+    values: &[f32; 256],
+    super_block: SuperBlock<8, 32>,
+    max_code: i32,
+    [d, dmin]: [&mut [u8; 2]; 2],
+    packed_scales: &mut [u8; 12],
+) -> [[u8; 32]; 8] {
     let (d, dmin) = (store_scale(d, super_block.d), store_scale(dmin, super_block.dmin));
     *packed_scales = pack_scales_and_mins(super_block.scales, super_block.mins);
     let mut codes = super_block.codes;
+    let groups = values.as_chunks::<32>().0;
     for ((codes, group), (s, m)) in codes.iter_mut().zip(groups).zip(scales_and_mins(packed_scales)) {
         affine_codes(group, d * f32::from(s), dmin * f32::from(m), max_code, codes);
     }
@@ -88,6 +105,7 @@ pub(crate) fn encode_groups(
 }
 
 /// The low four bits of the groups' codes, two groups to 32 bytes.
+#[inline(always)]
 pub(crate) fn pack_low_bits(codes: &[[u8; 32]; 8], quants: &mut [u8; 128]) {
     for (quants, codes) in quants.as_chunks_mut().0.iter_mut().zip(codes.as_flattened().as_chunks().0) {
         *quants = pack_nibbles::<32, 64>(codes);
@@ -97,9 +115,7 @@ pub(crate) fn pack_low_bits(codes: &[[u8; 32]; 8], quants: &mut [u8; 128]) {
 /// See [`encode_groups`].
 pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 144]) {
     fields_mut!(block => d: 2, dmin: 2, packed_scales: 12, quants: 128);
-    let unweighed =
-        AffineSearch { max_code: 15, from: -1.0, by: 0.1, times: 20, loss: |error| error * error };
-    let codes = encode_groups(values, weights, &unweighed, [d, dmin], packed_scales);
+    let codes = encode_groups(values, weights, &UNWEIGHED, [d, dmin], packed_scales);
     pack_low_bits(&codes, quants);
 }
 

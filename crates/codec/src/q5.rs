@@ -38,26 +38,39 @@ pub(crate) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
 }
 
 /// The fifth bits of `codes`, the inverse of the join.
+#[inline(always)]
 fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     let bits = codes.iter().enumerate().fold(0, |bits, (i, code)| bits | u32::from(code >> 4 & 1) << i);
     bits.to_le_bytes()
 }
 
 /// Q5_0.
+#[inline(always)]
 pub(crate) fn encode_q5_0(values: &[f32; 32], weights: Option<Weights<'_, 32>>, block: &mut [u8; 22]) {
-    fields_mut!(block => d: 2, high: 4, low: 16);
     let (scale, codes) = fit_symmetric(values, weights, 16);
+    pack_q5_0(scale, &codes, block);
+}
+
+#[inline(always)]
+pub(crate) fn pack_q5_0(scale: f32, codes: &[u8; 32], block: &mut [u8; 22]) {
+    fields_mut!(block => d: 2, high: 4, low: 16);
     store_scale(d, scale);
-    *high = fifth_bits(&codes);
-    *low = pack_nibbles(&codes);
+    *high = fifth_bits(codes);
+    *low = pack_nibbles(codes);
 }
 
 /// Q5_1.
+#[inline(always)]
 pub(crate) fn encode_q5_1(values: &[f32; 32], weights: Option<Weights<'_, 32>>, block: &mut [u8; 24]) {
-    fields_mut!(block => d: 2, m: 2, high: 4, low: 16);
     let fit = fit_affine(values, weights, 31);
-    store_scale(d, fit.scale);
-    store_scale(m, -fit.minimum);
-    *high = fifth_bits(&fit.codes);
-    *low = pack_nibbles(&fit.codes);
+    pack_q5_1(fit.scale, fit.minimum, &fit.codes, block);
+}
+
+#[inline(always)]
+pub(crate) fn pack_q5_1(scale: f32, minimum: f32, codes: &[u8; 32], block: &mut [u8; 24]) {
+    fields_mut!(block => d: 2, m: 2, high: 4, low: 16);
+    store_scale(d, scale);
+    store_scale(m, -minimum);
+    *high = fifth_bits(codes);
+    *low = pack_nibbles(codes);
 }

@@ -1,11 +1,13 @@
 //! Q5_K: Q4_K with a fifth bit.
 
-use std::array;
-
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::scale;
 use crate::q4_k::{encode_groups, pack_low_bits, scales_and_mins};
 use crate::search::AffineSearch;
+
+/// The search of a group whose values all weigh by their own size.
+pub(crate) const UNWEIGHED: AffineSearch =
+    AffineSearch { max_code: 31, from: -0.5, by: 0.1, times: 15, loss: |error| error * error };
 
 /// f16 d, f16 dmin, scales and minima, fifth bits (bit g of byte i for value i of group g), nibbles.
 /// y = d·s·q − dmin·m.
@@ -27,9 +29,19 @@ pub(crate) fn decode(block: &[u8; 176], out: &mut [f32; 256]) {
 /// See [`encode_groups`].
 pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 176]) {
     fields_mut!(block => d: 2, dmin: 2, packed_scales: 12, high: 32, low: 128);
-    let unweighed =
-        AffineSearch { max_code: 31, from: -0.5, by: 0.1, times: 15, loss: |error| error * error };
-    let codes = encode_groups(values, weights, &unweighed, [d, dmin], packed_scales);
-    *high = array::from_fn(|i| (0..8).fold(0, |byte, group| byte | (codes[group][i] >> 4) << group));
+    let codes = encode_groups(values, weights, &UNWEIGHED, [d, dmin], packed_scales);
+    *high = fifth_bits(&codes);
     pack_low_bits(&codes, low);
+}
+
+/// Bit g of byte i is the fifth one of code i in group g.
+#[inline(always)]
+pub(crate) fn fifth_bits(codes: &[[u8; 32]; 8]) -> [u8; 32] {
+    let mut high = [0; 32];
+    for (group, codes) in codes.iter().enumerate() {
+        for (high, code) in high.iter_mut().zip(codes) {
+            *high |= (code >> 4) << group;
+        }
+    }
+    high
 }

@@ -35,7 +35,20 @@ pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, blo
         None => symmetric(&groups[g], &groups[g].map(|x| x * x), 32),
         Some(weights) => symmetric(&groups[g], weights.group(g), 32),
     });
-    let extreme = extreme(&fits.map(|(scale, _)| scale));
+    let mut codes = fits.map(|(_, codes)| codes);
+    round_again(values, &fits.map(|(scale, _)| scale), &mut codes, block);
+}
+
+/// Writes a block of these groups: their scales as multiples of one, and the values rounded to what a decoder will make
+/// of them. The codes are those of the groups' own scales, which stay where a scale becomes zero.
+#[inline(always)]
+pub(crate) fn round_again(
+    values: &[f32; 256],
+    fits: &[f32; 16],
+    codes: &mut [[u8; 16]; 16],
+    block: &mut [u8; 210],
+) {
+    let extreme = extreme(fits);
     if extreme.abs() < ZERO {
         *block = [0; 210];
         return;
@@ -43,9 +56,9 @@ pub(crate) fn encode(values: &[f32; 256], weights: Option<Weights<'_, 256>>, blo
     fields_mut!(block => low: 128, high: 64, scales: 16, d: 2);
     let inverse = -128.0 / extreme;
     let d = store_scale(d, 1.0 / inverse);
-    let mut codes = fits.map(|(_, codes)| codes);
+    let groups = values.as_chunks::<16>().0;
     for (g, codes) in codes.iter_mut().enumerate() {
-        let s = nearest(inverse * fits[g].0).min(127) as i8;
+        let s = nearest(inverse * fits[g]).min(127) as i8;
         scales[g] = s.cast_unsigned();
         symmetric_codes(&groups[g], d * f32::from(s), 32, codes);
     }

@@ -22,13 +22,8 @@ pub(crate) struct SuperBlock<const GROUPS: usize, const LEN: usize> {
 impl<const GROUPS: usize, const LEN: usize> SuperBlock<GROUPS, LEN> {
     /// Puts the largest scale and the largest minimum at `max`. A scale below zero, which is hardly ever best, wraps.
     pub fn by_largest(fits: &[Affine<LEN>; GROUPS], max: u8) -> Self {
-        let round = |factors: [f32; GROUPS]| {
-            let largest = crate::arithmetic::largest(&factors);
-            let inverse = if largest > 0.0 { f32::from(max) / largest } else { 0.0 };
-            (largest / f32::from(max), factors.map(|x| nearest(inverse * x) as u8))
-        };
-        let (d, scales) = round(array::from_fn(|g| fits[g].scale));
-        let (dmin, mins) = round(array::from_fn(|g| fits[g].minimum));
+        let (d, scales) = by_largest(array::from_fn(|g| fits[g].scale), max);
+        let (dmin, mins) = by_largest(array::from_fn(|g| fits[g].minimum), max);
         SuperBlock { d, dmin, scales, mins, codes: array::from_fn(|g| fits[g].codes) }
     }
 
@@ -49,7 +44,15 @@ impl<const GROUPS: usize, const LEN: usize> SuperBlock<GROUPS, LEN> {
     }
 }
 
+/// The factors as multiples of one that puts the largest at `max`. A factor below zero wraps.
+pub(crate) fn by_largest<const GROUPS: usize>(factors: [f32; GROUPS], max: u8) -> (f32, [u8; GROUPS]) {
+    let largest = crate::arithmetic::largest(&factors);
+    let inverse = if largest > 0.0 { f32::from(max) / largest } else { 0.0 };
+    (largest / f32::from(max), factors.map(|x| nearest(inverse * x) as u8))
+}
+
 /// Rounds the values to codes 0..=`max` of y = step·code − min; a step of zero leaves the codes as they are.
+#[inline(always)]
 pub(crate) fn affine_codes(values: &[f32], step: f32, min: f32, max: i32, codes: &mut [u8]) {
     if step == 0.0 {
         return;
@@ -60,6 +63,7 @@ pub(crate) fn affine_codes(values: &[f32], step: f32, min: f32, max: i32, codes:
 }
 
 /// Rounds the values to codes 0..2·`half` of y = step·(code − half); a step of zero leaves the codes as they are.
+#[inline(always)]
 pub(crate) fn symmetric_codes(values: &[f32], step: f32, half: i32, codes: &mut [u8]) {
     if step == 0.0 {
         return;

@@ -17,6 +17,7 @@ mod naming;
 mod own_input;
 pub mod pipeline;
 mod plan;
+pub mod quantize;
 mod receipt;
 mod source;
 mod sources;

@@ -54,22 +54,31 @@ pub(crate) fn transfer(
         let write = &mut *write;
         rayon::join(|| write(name, bytes), || hashes.update(name, bytes)).0
     };
+    let source =
+        hashed_beside(source.source().files(), || pipeline::run(tensors, source, &mut sink, progress))?;
+    Ok(Some(Transferred { source, tensors: hashes.finish() }))
+}
+
+/// Does `work` while files are hashed in a thread of their own, which stops if the work fails.
+pub(crate) fn hashed_beside<E: From<Error>>(
+    files: &[PathBuf],
+    work: impl FnOnce() -> Result<(), E>,
+) -> Result<Vec<Hashed>, E> {
     let failed = AtomicBool::new(false);
-    let hash_file = |path: &PathBuf| {
+    let hash = |path: &PathBuf| {
         Hashed::of(path, &failed).map_err(|source| Error::Io { path: path.clone(), action: "read", source })
     };
-    let source = thread::scope(|scope| {
-        let hashing = scope.spawn(|| source.source().files().iter().map(hash_file).collect::<Result<_, _>>());
-        if let Err(error) = pipeline::run(tensors, source, &mut sink, progress) {
+    thread::scope(|scope| {
+        let hashing = scope.spawn(|| files.iter().map(hash).collect::<Result<_, Error>>());
+        if let Err(error) = work() {
             failed.store(true, Ordering::Relaxed);
             return Err(error);
         }
         match hashing.join() {
-            Ok(hashed) => hashed,
+            Ok(hashed) => Ok(hashed?),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })?;
-    Ok(Some(Transferred { source, tensors: hashes.finish() }))
+    })
 }
 
 /// What came of a conversion that made `output`.

@@ -130,6 +130,21 @@ impl<'a> ToGguf<'a> {
         &self.notes
     }
 
+    /// The tensors to be.
+    pub(crate) fn tensors(&self) -> &[Encoded] {
+        &self.tensors
+    }
+
+    /// Puts the keys into a draft.
+    pub(crate) fn put_keys(&self, draft: &mut Draft) -> Result<(), Error> {
+        let description = Description {
+            general: &self.general,
+            file_type: self.file_type,
+            full_attention_interval: self.interval,
+        };
+        gguf::put_keys(draft, &self.config, &description, &self.vocabulary)
+    }
+
     /// Writes the file. It is there whole or not at all. With `receipt`, everything read and written is hashed.
     ///
     /// # Errors
@@ -142,12 +157,7 @@ impl<'a> ToGguf<'a> {
         progress: Progress<'_>,
     ) -> Result<Done, Error> {
         let mut draft = Draft::new(path);
-        let description = Description {
-            general: &self.general,
-            file_type: self.file_type,
-            full_attention_interval: self.interval,
-        };
-        gguf::put_keys(&mut draft, &self.config, &description, &self.vocabulary)?;
+        self.put_keys(&mut draft)?;
         drop(self.vocabulary);
         for (target, encoding) in &self.tensors {
             draft.tensor(&target.name, *encoding, &target.shape)?;

@@ -6,4 +6,5 @@ mod dialects;
 mod files;
 mod llama_cpp;
 mod mock;
+mod quantize;
 mod round_trip;
