@@ -61,7 +61,22 @@ fn readmes_commands_are_real() {
 #[test]
 fn every_command_has_help_with_examples() {
     let help = words("--help").expect(0).stdout;
-    for verb in ["dump", "verify", "compare", "inspect", "split", "merge", "mock"] {
+    // One a line: see `etalon --help`.
+    #[rustfmt::skip]
+    let verbs = [
+        "bench",
+        "check",
+        "compare",
+        "convert",
+        "dump",
+        "inspect",
+        "merge",
+        "mock",
+        "run",
+        "split",
+        "verify",
+    ];
+    for verb in verbs {
         assert!(help.contains(verb), "{help}");
         let help = etalon([verb, "--help"]).expect(0).stdout;
         assert!(help.contains("Examples:") && help.contains(&format!("  etalon {verb} ")), "{help}");
@@ -222,21 +237,20 @@ fn inspect_shows_both_shapes_and_the_other_format() {
         let found = stdout.lines().find(|line| line.trim_start().starts_with(&format!("{name} ")));
         found.unwrap_or_else(|| panic!("no {name} in\n{stdout}")).to_owned()
     };
-    let hf = words(&format!("inspect {MODEL}")).expect(0).stdout;
+    let hf = words(&format!("inspect {MODEL} --tensors")).expect(0).stdout;
     let conv = line(&hf, "model.layers.0.linear_attn.conv1d.weight");
     for part in ["[96, 1, 4]", "{4, 1, 96}", "conv1d", "drop axis 1", "blk.0.ssm_conv1d.weight"] {
         assert!(conv.contains(part), "no {part} in {conv}");
     }
-    let gguf = words("inspect fixtures/gguf-good/dense-vision-bf16-bf16.gguf").expect(0).stdout;
+    let gguf = words("inspect fixtures/gguf-good/dense-vision-bf16-bf16.gguf --tensors").expect(0).stdout;
     let conv = line(&gguf, "blk.0.ssm_conv1d.weight");
     for part in ["{4, ", "untile axis 0 in runs of V after 2HkK", "model.layers.0.linear_attn.conv1d.weight"]
     {
         assert!(conv.contains(part), "no {part} in {conv}");
     }
-    assert!(gguf.contains("known and not run: multi-token prediction"), "{gguf}");
-    assert!(gguf.contains("full_attention_interval = 4 disagrees"), "{gguf}");
-    let vision = words("inspect fixtures/models/moe-packed-bf16").expect(0).stdout;
-    assert!(vision.contains("known and not run: vision"), "{vision}");
+    assert!(gguf.contains("(multi-token prediction, not run)"), "{gguf}");
+    let vision = words("inspect fixtures/models/moe-packed-bf16 --tensors").expect(0).stdout;
+    assert!(vision.contains("vision, not run"), "{vision}");
     let packed = line(&vision, "model.language_model.layers.0.mlp.experts.gate_up_proj");
     assert!(packed.contains("experts_gate | experts_up"), "{packed}");
     assert!(packed.contains("blk.0.ffn_gate_exps.weight | blk.0.ffn_up_exps.weight"), "{packed}");
@@ -252,12 +266,11 @@ fn inspect_accounts_for_every_tensor() {
         "gguf-good/moe-packed-bf16-q8_0.gguf",
     ] {
         let path = fixture(model);
-        let json = etalon(["inspect", path.to_str().unwrap(), "--json"]).expect(0).json();
-        let mut listed: Vec<String> = json["entries"]
+        let json = etalon(["inspect", path.to_str().unwrap(), "--tensors", "--json"]).expect(0).json();
+        let mut listed: Vec<String> = json["tensors"]
             .as_array()
             .unwrap()
             .iter()
-            .flat_map(|entry| entry["tensors"].as_array().unwrap())
             .map(|tensor| tensor["name"].as_str().unwrap().to_owned())
             .collect();
         let source = format::open(&path, &format::Limits::default()).unwrap();
@@ -355,4 +368,25 @@ fn weights_that_are_not_finite_run_when_allowed() {
     assert!(ran.stderr.contains("model.layers.1.mlp.up_proj.weight: element 7 is NaN"), "{}", ran.stderr);
     let ran = verify(&["--allow-nonfinite", "--json"]).expect(1);
     assert_eq!(ran.json()["divergence"]["point"], "model.layers.1.mlp.up_proj");
+}
+
+/// Speeds in both forms, and another program's beside them.
+#[test]
+fn speed_is_measured_and_compared() {
+    let line = format!("bench {MODEL} --prefill 8 --decode 4 --repeat 1 --threads 1");
+    let json = words(&format!("{line} --json")).expect(0).json();
+    assert_eq!((json["prefill"]["tokens"].as_u64(), json["decode"]["tokens"].as_u64()), (Some(8), Some(4)));
+    assert!(json["decode"]["of_memory"].as_f64().unwrap() > 0.0);
+    let vs = |command: &str| {
+        let arguments: Vec<&str> = line.split(' ').chain(["--vs", command]).collect();
+        etalon(arguments)
+    };
+    let tests = r#"echo '[{"n_prompt": 8, "n_gen": 0, "avg_ts": 100}]'"#;
+    let text = vs(tests).expect(0).stdout;
+    for part in ["tok/s", "GB/s", "% of memory", "lm_head", "prefill 100.0 tok/s, here"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+    assert!(vs("false").expect(2).stderr.contains("\"false\" failed"));
+    assert!(vs("echo fast").expect(2).stderr.contains("expected JSON"));
+    assert!(vs("echo '{}'").expect(2).stderr.contains("no tokens per second"));
 }

@@ -4,7 +4,11 @@
 mod bad_input;
 mod bits;
 mod cli;
+mod drift;
 mod etalon;
+mod fast;
+mod fast_bits;
+mod fast_encodings;
 mod faults;
 mod files;
 mod floors;
@@ -12,3 +16,5 @@ mod golden;
 mod mutant;
 mod mutations;
 mod pages;
+mod regression;
+mod run;

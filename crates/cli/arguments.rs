@@ -47,6 +47,25 @@ impl From<Precision> for reference::Precision {
     }
 }
 
+/// What computes.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Engine {
+    /// The pass on weights as they lie in the file.
+    #[default]
+    Fast,
+    /// The exact pass that the other is judged by.
+    Reference,
+}
+
+impl From<Engine> for eval::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Fast => eval::Engine::Fast,
+            Engine::Reference => eval::Engine::Reference,
+        }
+    }
+}
+
 /// How a Hugging Face checkpoint holds experts.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum HeldExperts {

@@ -18,6 +18,11 @@ impl Style {
         Style { colour: std::io::stdout().is_terminal() && !refused && !dumb }
     }
 
+    /// No colours.
+    pub fn plain() -> Style {
+        Style { colour: false }
+    }
+
     pub fn bold(&self, text: &str) -> String {
         self.paint("1", text)
     }
@@ -41,11 +46,12 @@ impl Style {
 
 /// Rows of columns as wide as their widest entry.
 pub struct Table {
-    columns: &'static [Column],
+    columns: Vec<Column>,
     rows: Vec<Vec<String>>,
 }
 
 /// Where entries stand in their column.
+#[derive(Clone, Copy)]
 pub enum Column {
     Left(&'static str),
     Right(&'static str),
@@ -53,13 +59,23 @@ pub enum Column {
 
 impl Table {
     pub fn new(columns: &'static [Column]) -> Table {
+        Table::of(columns.to_vec())
+    }
+
+    /// A table whose columns are found out at run time.
+    pub fn of(columns: Vec<Column>) -> Table {
         Table { columns, rows: Vec::new() }
     }
 
     /// Adds a row of as many entries as there are columns.
     pub fn row<const N: usize>(&mut self, entries: [String; N]) {
-        assert_eq!(N, self.columns.len());
-        self.rows.push(entries.into());
+        self.push(entries.into());
+    }
+
+    /// The same of a table whose columns were found out at run time.
+    pub fn push(&mut self, entries: Vec<String>) {
+        assert_eq!(entries.len(), self.columns.len());
+        self.rows.push(entries);
     }
 
     /// The lines, the heading first, none with spaces at its end.
@@ -70,7 +86,7 @@ impl Table {
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let line = |row: &Vec<String>| {
             let entries =
-                row.iter().zip(&widths).zip(self.columns).map(|((entry, &width), column)| match column {
+                row.iter().zip(&widths).zip(&self.columns).map(|((entry, &width), column)| match column {
                     Column::Left(_) => format!("{entry:<width$}"),
                     Column::Right(_) => format!("{entry:>width$}"),
                 });
@@ -78,6 +94,65 @@ impl Table {
         };
         rows().map(line).collect()
     }
+}
+
+impl Table {
+    /// The rows as a table of Markdown.
+    pub fn markdown(&self) -> Vec<String> {
+        let line = |entries: Vec<String>| format!("| {} |", entries.join(" | "));
+        let escaped = |row: &Vec<String>| line(row.iter().map(|entry| entry.replace('|', "\\|")).collect());
+        let heading = line(self.columns.iter().map(|column| column.heading().to_owned()).collect());
+        let rule = self.columns.iter().map(|column| match column {
+            Column::Left(_) => "---".to_owned(),
+            Column::Right(_) => "---:".to_owned(),
+        });
+        [heading, line(rule.collect())].into_iter().chain(self.rows.iter().map(escaped)).collect()
+    }
+
+    /// The rows as comma-separated values (RFC 4180).
+    pub fn csv(&self) -> Vec<String> {
+        let field = |entry: &str| match entry.contains([',', '"', '\n', '\r']) {
+            true => format!("\"{}\"", entry.replace('"', "\"\"")),
+            false => entry.to_owned(),
+        };
+        let line = |row: &mut dyn Iterator<Item = &str>| row.map(field).collect::<Vec<_>>().join(",");
+        let heading = line(&mut self.columns.iter().map(Column::heading));
+        let rows = self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
+        std::iter::once(heading).chain(rows).collect()
+    }
+}
+
+/// Bytes as people say them: `505.3 MB`.
+pub fn bytes(n: u64) -> String {
+    scaled(n, &["B", "KB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+/// A number as people say it: `752.4 M`.
+pub fn count(n: u64) -> String {
+    scaled(n, &["", "K", "M", "B", "T", "P", "E"])
+}
+
+fn scaled(n: u64, units: &[&str]) -> String {
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < units.len() {
+        (value, unit) = (value / 1000.0, unit + 1);
+    }
+    let number = if unit == 0 { n.to_string() } else { format!("{value:.1}") };
+    format!("{number} {}", units[unit]).trim_end().to_owned()
+}
+
+/// A number with commas: `248,320`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl Column {
@@ -123,6 +198,10 @@ impl eval::Progress for Bar {
     fn reached(&self, done: u64) {
         self.0.set_position(done);
     }
+
+    fn finished(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 impl Drop for Bar {
@@ -141,6 +220,24 @@ mod tests {
         table.row(["ä".into(), "10".into(), "x".into()]);
         table.row(["long name".into(), "1".into(), String::new()]);
         assert_eq!(table.lines(), ["name       size", "ä            10  x", "long name     1"]);
+    }
+
+    #[test]
+    fn tables_are_escaped_in_every_form() {
+        let mut table = Table::new(&[Column::Left("name"), Column::Right("size")]);
+        table.row(["a|b,\"c\"".into(), "1".into()]);
+        assert_eq!(table.markdown(), ["| name | size |", "| --- | ---: |", "| a\\|b,\"c\" | 1 |"]);
+        assert_eq!(table.csv(), ["name,size", "\"a|b,\"\"c\"\"\",1"]);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([bytes(0), bytes(999), bytes(1000), bytes(999_999)], ["0 B", "999 B", "1.0 KB", "1.0 MB"]);
+        assert_eq!([count(7), count(752_393_024), count(u64::MAX)], ["7", "752.4 M", "18.4 E"]);
+        assert_eq!(
+            [grouped(0), grouped(999), grouped(248_320), grouped(1_000_000)],
+            ["0", "999", "248,320", "1,000,000"]
+        );
     }
 
     #[test]

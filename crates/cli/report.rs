@@ -2,6 +2,7 @@
 
 use trace::{LogitStats, PointReport, Report, Side, Verdict};
 
+use crate::page::{Cell, Page};
 use crate::render::{Column, Style, Table};
 
 /// Which points to list.
@@ -15,6 +16,21 @@ pub enum Only {
 /// How many names are listed of points that only one side has.
 const NAMED: usize = 4;
 
+const COLUMNS: &[Column] = &[
+    Column::Left("point"),
+    Column::Left("shape"),
+    Column::Right("NMSE"),
+    Column::Right("centered"),
+    Column::Right("max |Δ|"),
+    Column::Left("at"),
+    Column::Right("reference"),
+    Column::Right("candidate"),
+    Column::Right("relative"),
+    Column::Right("cosine"),
+    Column::Left("limit"),
+    Column::Left(""),
+];
+
 /// The whole report: who was compared, every point, the logits, the first divergence, the verdict.
 pub fn text(report: &Report, only: Only, style: &Style) -> String {
     let mut lines = heading(report);
@@ -26,6 +42,34 @@ pub fn text(report: &Report, only: Only, style: &Style) -> String {
     lines.extend(divergence(report, style));
     lines.push(verdict(report, style));
     lines.join("\n") + "\n"
+}
+
+/// The same as a page.
+pub fn page(report: &Report) -> String {
+    let plain = Style::plain();
+    let mut page = Page::new("A trace against the reference");
+    page.paragraph(if report.passed { "good" } else { "bad" }, &verdict(report, &plain));
+    let tokens = report.tokens.map_or("unknown".to_owned(), |tokens| tokens.to_string());
+    let sides =
+        [("reference", side(&report.reference)), ("candidate", side(&report.candidate)), ("tokens", tokens)];
+    page.facts(sides);
+    let logits_of = report.points.iter().filter_map(|point| point.logits.as_ref()).flat_map(logits);
+    logits_of.chain(remarks(report)).for_each(|line| page.paragraph("", &line));
+    divergence(report, &plain).iter().for_each(|line| page.paragraph("bad", line));
+    page.heading("Every point");
+    let cells = |point: &PointReport| {
+        let class = match point.verdict {
+            Verdict::FirstDivergence => "bad",
+            Verdict::Downstream => "faint",
+            Verdict::Pass | Verdict::Exonerated => "",
+        };
+        let mut cells: Vec<Cell> = row(point).iter().map(|entry| Cell::text(entry)).collect();
+        cells[0] = Cell::marked(class, &point.name);
+        cells[2] = Cell::number(point.measure, &row(point)[2]);
+        cells
+    };
+    page.table(COLUMNS, report.points.iter().map(cells));
+    page.finish()
 }
 
 fn heading(report: &Report) -> Vec<String> {
@@ -43,7 +87,7 @@ fn heading(report: &Report) -> Vec<String> {
 }
 
 /// What changes no result (threads, kernels) is left to the JSON: two runs give the same text.
-fn side(side: &Side) -> String {
+pub fn side(side: &Side) -> String {
     let producer = match &side.producer {
         Some(producer) => format!("{} {}", producer.name, producer.version).trim_end().to_owned(),
         None => "unknown producer".to_owned(),
@@ -56,20 +100,7 @@ fn side(side: &Side) -> String {
 fn table(report: &Report, only: Only, style: &Style) -> Vec<String> {
     let shown: Vec<&PointReport> =
         report.points.iter().filter(|point| only == Only::All || !point.within_limit).collect();
-    let mut table = Table::new(&[
-        Column::Left("point"),
-        Column::Left("shape"),
-        Column::Right("NMSE"),
-        Column::Right("centered"),
-        Column::Right("max |Δ|"),
-        Column::Left("at"),
-        Column::Right("reference"),
-        Column::Right("candidate"),
-        Column::Right("relative"),
-        Column::Right("cosine"),
-        Column::Left("limit"),
-        Column::Left(""),
-    ]);
+    let mut table = Table::new(COLUMNS);
     shown.iter().for_each(|point| table.row(row(point)));
     let mut rows = table.lines().into_iter();
     let mut lines: Vec<String> = rows.next().map(|heading| style.bold(&heading)).into_iter().collect();
@@ -119,7 +150,7 @@ fn status(point: &PointReport) -> String {
 }
 
 /// Two digits are enough to tell distances apart.
-fn small(value: f64) -> String {
+pub fn small(value: f64) -> String {
     if value == 0.0 { "0".into() } else { format!("{value:.1e}").replace(".0e", "e") }
 }
 
@@ -164,7 +195,7 @@ fn listed(names: &[String]) -> String {
     names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ") + &more
 }
 
-fn divergence(report: &Report, style: &Style) -> Vec<String> {
+pub fn divergence(report: &Report, style: &Style) -> Vec<String> {
     let Some(divergence) = &report.divergence else { return Vec::new() };
     let first = report.points.iter().position(|point| point.name == divergence.point);
     let mut lines = vec![format!("first      {}", style.red(&divergence.point))];

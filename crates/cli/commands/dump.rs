@@ -7,17 +7,18 @@ use eval::{Dump, Dumped, Hash, Run, Split};
 use reference::PointShape;
 use serde::Serialize;
 
-use crate::arguments::{ModelArgs, Precision, TextArgs};
+use crate::arguments::{Engine, ModelArgs, Precision, TextArgs};
 use crate::commands::Outcome;
 use crate::render::{Bar, Column, Style, Table};
 
-/// Run the reference and write its activations as a trace.
+/// Run the reference, or the fast engine, and write its activations as a trace.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   etalon dump Qwen3.5-0.8B --prompt 'The capital of France is' -o france/
   etalon dump model.gguf --tokens 1,2,3 -o trace.npz --points '*.mlp' --points lm_head
   etalon dump model.gguf --tokens-file ids.json -o truth.safetensors --precision f64 --logits last
+  etalon dump model.gguf --tokens 1,2,3 -o fast.npz --engine fast
   etalon dump --list-points Qwen3.5-0.8B")]
 pub struct Args {
     #[command(flatten)]
@@ -30,7 +31,10 @@ pub struct Args {
     /// Only points of this name; * also crosses dots; may be repeated.
     #[arg(long, value_name = "GLOB")]
     points: Vec<String>,
-    /// To what activations are rounded, and how they are stored.
+    /// What computes.
+    #[arg(long, value_enum, default_value = "reference")]
+    engine: Engine,
+    /// To what activations are rounded, and how they are stored; f64 with the reference only.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
     /// Tokens of each call, adding up to the text [default: calls of at most 128]; the result is the same to the bit.
@@ -88,6 +92,11 @@ impl Args {
         let tokens = self.text.read(&checkpoint)?;
         let tokens =
             tokens.context("nothing to run: give --prompt, --prompt-file, --tokens or --tokens-file")?;
+        let engine = eval::Engine::from(self.engine);
+        anyhow::ensure!(
+            engine == eval::Engine::Reference || matches!(self.precision, Precision::F32),
+            "the fast engine computes in f32: --precision f64 needs --engine reference"
+        );
         let bar = Bar::new();
         let what = Dump {
             points: self.points,
@@ -95,6 +104,7 @@ impl Args {
             replace: self.force,
         };
         let how = Run {
+            engine,
             precision: self.precision.into(),
             threads: self.threads,
             split: self.split.map_or(Split::Bounded, Split::Sizes),

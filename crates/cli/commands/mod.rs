@@ -1,5 +1,6 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
+mod bench;
 mod check;
 mod compare;
 mod convert;
@@ -7,6 +8,7 @@ mod dump;
 mod inspect;
 mod merge;
 mod mock;
+mod run;
 mod split;
 mod verify;
 
@@ -26,10 +28,13 @@ pub enum Command {
     Split(split::Args),
     Merge(merge::Args),
     Mock(mock::Args),
+    Run(run::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
-    pub fn run(self) -> anyhow::Result<Outcome> {
+    /// `json`: nothing but the report is to be printed.
+    pub fn run(self, json: bool) -> anyhow::Result<Outcome> {
         match self {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
@@ -40,6 +45,8 @@ impl Command {
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
+            Command::Run(args) => args.run(json),
+            Command::Bench(args) => args.run(),
         }
     }
 }

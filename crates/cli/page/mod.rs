@@ -56,11 +56,20 @@ impl Page {
 
     /// A table whose rows can be sorted and filtered; each row has an entry for every column.
     pub fn table(&mut self, columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>) {
+        self.rows("sortable", columns, rows);
+    }
+
+    /// The same for sentences, which are broken into lines.
+    pub fn wrapped(&mut self, columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>) {
+        self.rows("'sortable wrapped'", columns, rows);
+    }
+
+    fn rows(&mut self, class_of_table: &str, columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>) {
         let class = |column: &Column| match column {
             Column::Left(_) => "",
             Column::Right(_) => " class=right",
         };
-        self.body += "<div class=scroll><table class=sortable><thead><tr>";
+        self.body += &format!("<div class=scroll><table class={class_of_table}><thead><tr>");
         for column in columns {
             self.body += &format!("<th{}>{}</th>", class(column), Html::text(column.heading()).0);
         }
@@ -69,7 +78,7 @@ impl Page {
             self.body += "<tr>";
             assert_eq!(row.len(), columns.len());
             for (Cell { shown, sort }, column) in row.iter().zip(columns) {
-                let sort = sort.map_or(String::new(), |key| format!(" data-sort={key:e}"));
+                let sort = sort.map_or(String::new(), |key| format!(" data-sort={key}"));
                 self.body += &format!("<td{}{sort}>{}</td>", class(column), shown.0);
             }
             self.body += "</tr>\n";

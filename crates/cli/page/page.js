@@ -25,3 +25,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
   table.parentElement.before(field);
 }
+
+// What is pointed at says what it is.
+const tip = document.body.appendChild(Object.assign(document.createElement("div"), { className: "tip", hidden: true }));
+document.addEventListener("pointermove", event => {
+  const at = event.target.closest?.("[data-tip]");
+  tip.hidden = !at;
+  if (!at) return;
+  tip.textContent = at.dataset.tip;
+  const { offsetWidth: width, offsetHeight: height } = tip;
+  tip.style.left = Math.max(8, Math.min(event.clientX + 14, innerWidth - width - 8)) + "px";
+  tip.style.top = (event.clientY + 18 + height > innerHeight ? event.clientY - height - 10 : event.clientY + 18) + "px";
+});

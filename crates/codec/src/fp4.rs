@@ -11,13 +11,13 @@ const DOUBLED: [f32; 16] =
 
 /// Half of an E8M0 scale: 2^(e − 128). There is no NaN: 255 goes on the series, as in ggml.
 #[inline(always)]
-fn half_e8m0(e: u8) -> f32 {
+pub(crate) fn half_e8m0(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 
 /// Half of an unsigned E4M3 scale. The sign bit is ignored; the code for NaN means zero, unless the sign bit is set.
 #[inline(always)]
-fn half_ue4m3(code: u8) -> f32 {
+pub(crate) fn half_ue4m3(code: u8) -> f32 {
     // The same bits as a half, whose exponent bias is 15 and not 7, mean 2^8 less.
     if code == 0x7f { 0.0 } else { f16_to_f32(u16::from(code & 0x7f) << 7) * 128.0 }
 }

@@ -6,6 +6,7 @@
 //! faster ones are judged by them.
 #![forbid(unsafe_code)]
 
+mod anatomy;
 mod arithmetic;
 mod bits;
 mod blocks;
@@ -35,6 +36,7 @@ mod super_block;
 mod table;
 mod ternary;
 
+pub use anatomy::{Anatomy, Group};
 pub use encoding::Encoding;
 pub use error::{DecodeError, EncodeError, UnknownId};
 pub use table::Row;

@@ -12,7 +12,7 @@ use crate::super_block::symmetric_codes;
 /// The six-bit scales: nibbles of groups 0–7 and 8–15 in eight bytes, then the upper two bits of groups g, g + 4,
 /// g + 8, g + 12 in four.
 #[inline(always)]
-fn scales(packed: &[u8; 12]) -> [i8; 16] {
+pub(crate) fn scales(packed: &[u8; 12]) -> [i8; 16] {
     array::from_fn(|group| {
         let low = packed[group % 8] >> (4 * (group / 8)) & 15;
         let high = packed[8 + group % 4] >> (2 * (group / 4)) & 3;

@@ -1,4 +1,4 @@
-//! Writes what the reference computes as a trace.
+//! Writes what an engine computes as a trace.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use model::Checkpoint;
 use reference::{CONTRACT, Precision};
 use trace::{Globs, ModelId, Producer, Recorder, Recording, Stored};
 
-use crate::{Error, Run, fingerprint, run};
+use crate::{Engine, Error, Run, fingerprint, run};
 
 /// What to write.
 #[derive(Clone, Debug)]
@@ -72,7 +72,10 @@ pub fn dump(
             sha256: sha256(checkpoint, what.hash, how)?,
         }),
         producer: producer(how),
-        contract: Some(CONTRACT.to_owned()),
+        contract: Some(match how.engine {
+            Engine::Reference => CONTRACT.to_owned(),
+            Engine::Fast => fast::CONTRACT.to_owned(),
+        }),
         replace: what.replace,
     };
     let mut recorder = Recorder::create(output, recording)?;
@@ -84,9 +87,13 @@ pub fn dump(
 
 /// What this program says about itself in a manifest and in a report.
 pub(crate) fn producer(how: &Run<'_>) -> Producer {
-    let more = [("kernels", how.kernels.name().into()), ("threads", how.threads().into())];
+    let (name, kernels) = match how.engine {
+        Engine::Reference => ("etalon", how.kernels.name()),
+        Engine::Fast => ("etalon fast", fast::Kernels::detect().name()),
+    };
+    let more = [("kernels", kernels.into()), ("threads", how.threads().into())];
     Producer {
-        name: "etalon".into(),
+        name: name.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         precision: Some(how.precision.name().into()),
         more: more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),

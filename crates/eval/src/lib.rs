@@ -4,18 +4,41 @@
 //! holds it against a trace from elsewhere. Neither of the two keeps activations: they pass through a tap.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod chat;
 mod dump;
+mod ends;
+mod engine;
 mod error;
 mod fingerprint;
+mod generate;
+mod layered;
 mod progress;
+mod regression;
 mod run;
+mod sampler;
 mod split;
+mod stream;
+mod teacher;
+mod text;
+mod ties;
+pub mod tolerance;
 mod verify;
 
+pub use bench::{Bench, Benched, Phase, Share, bench};
+pub use chat::{Message, Template};
 pub use dump::{Dump, Dumped, Hash, dump};
+pub use ends::end_tokens;
+pub use engine::{Engine, Loaded, threads};
 pub use error::Error;
 pub use fingerprint::fingerprint;
+pub use generate::{Finish, Generate, Generated, Go, Likely, Made, generate};
 pub use progress::{Progress, Silent};
+pub use regression::{Judged, Regressed, Regression, any_tokens, regression};
 pub use run::{Run, run};
+pub use sampler::{Sampling, largest};
 pub use split::Split;
+pub use stream::Stream;
+pub use text::{Text, identity};
+pub use ties::{Flip, NOISE, Tie, Top1};
 pub use verify::{Verify, precision_for, verify};

@@ -1,14 +1,18 @@
-//! Runs the reference over a text.
+//! Runs an engine over a text.
 
-use model::{Checkpoint, NonFinitePolicy};
+use std::ops::Range;
+
+use model::{Checkpoint, Config, NonFinitePolicy};
 use reference::{Kernels, Logits, Model, Precision, State};
 use trace::{Tap, TapError, View};
 
-use crate::{Error, Progress, Silent, Split};
+use crate::{Engine, Error, Progress, Silent, Split, engine};
 
 /// How a pass is run. Only the precision changes the result; the rest changes no bit of it.
 #[derive(Clone)]
 pub struct Run<'a> {
+    /// What computes.
+    pub engine: Engine,
     /// To what activations are rounded.
     pub precision: Precision,
     /// Instruction set of the inner products.
@@ -28,6 +32,7 @@ pub struct Run<'a> {
 impl Default for Run<'_> {
     fn default() -> Self {
         Run {
+            engine: Engine::Reference,
             precision: Precision::F32,
             kernels: Kernels::detect(),
             threads: None,
@@ -42,7 +47,7 @@ impl Default for Run<'_> {
 impl Run<'_> {
     /// The threads it will use.
     pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        engine::threads(self.threads)
     }
 }
 
@@ -58,21 +63,12 @@ pub fn run(
     tap: &mut (dyn Tap + Send),
 ) -> Result<Vec<f64>, Error> {
     let config = checkpoint.config();
-    if tokens.is_empty() {
-        return Err(reference::Error::Empty.into());
-    }
-    // All of them before any work: a call of its own would count positions from its start.
-    if let Some(position) = tokens.iter().position(|&token| token as usize >= config.vocab_size) {
-        let (token, vocab_size) = (tokens[position], config.vocab_size);
-        return Err(reference::Error::Token { position, token, vocab_size }.into());
-    }
+    check(tokens, config)?;
     let calls = how.split.calls(tokens.len())?;
-    let threads = how.threads();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Threads { threads, why: e.to_string() })?;
-    pool.install(|| {
+    if how.engine == Engine::Fast {
+        return run_fast(checkpoint, tokens, how, calls, tap);
+    }
+    engine::pool(how.threads())?.install(|| {
         how.progress.begin("reading weights", 0);
         let weights = checkpoint.weights(how.non_finite)?;
         let model = Model::new(config, weights, how.precision).with_kernels(how.kernels);
@@ -88,12 +84,52 @@ pub fn run(
     })
 }
 
+/// The same with the fast engine, which has threads of its own.
+fn run_fast(
+    checkpoint: &Checkpoint,
+    tokens: &[u32],
+    how: &Run<'_>,
+    calls: Vec<Range<usize>>,
+    tap: &mut (dyn Tap + Send),
+) -> Result<Vec<f64>, Error> {
+    let config = checkpoint.config();
+    how.progress.begin("reading weights", 0);
+    let weights = checkpoint.weights(how.non_finite)?;
+    let options = fast::Options { threads: Some(how.threads()), ..fast::Options::default() };
+    let model = fast::Model::new(config, weights, options);
+    let mut state = fast::State::new(config);
+    let layers = config.num_hidden_layers as u64;
+    how.progress.begin("running", layers * calls.len() as u64);
+    let wanted = match how.logits {
+        Logits::All => fast::Logits::All,
+        Logits::Last => fast::Logits::Last,
+    };
+    let mut logits = Vec::new();
+    for (n, call) in calls.into_iter().enumerate() {
+        let mut tap = Watched { tap: &mut *tap, before: n as u64 * layers, progress: how.progress };
+        logits = model.forward(&tokens[call], &mut state, wanted, &mut tap)?;
+    }
+    Ok(logits.into_iter().map(f64::from).collect())
+}
+
+/// All of the tokens before any work: a call of its own would count positions from its start.
+pub(crate) fn check(tokens: &[u32], config: &Config) -> Result<(), Error> {
+    if tokens.is_empty() {
+        return Err(reference::Error::Empty.into());
+    }
+    if let Some(position) = tokens.iter().position(|&token| token as usize >= config.vocab_size) {
+        let (token, vocab_size) = (tokens[position], config.vocab_size);
+        return Err(reference::Error::Token { position, token, vocab_size }.into());
+    }
+    Ok(())
+}
+
 /// The tap of one call, which tells how far the call is.
-struct Watched<'a> {
-    tap: &'a mut (dyn Tap + Send),
+pub(crate) struct Watched<'a> {
+    pub(crate) tap: &'a mut (dyn Tap + Send),
     /// Layers run by the calls before.
-    before: u64,
-    progress: &'a dyn Progress,
+    pub(crate) before: u64,
+    pub(crate) progress: &'a dyn Progress,
 }
 
 impl Tap for Watched<'_> {

@@ -5,7 +5,9 @@ use reference::{CONTRACT, Precision};
 use trace::{CompareTap, Limits, ModelId, Report, Role, Settings, Side, Trace};
 
 use crate::dump::{chosen, producer};
-use crate::{Error, Run, run};
+use crate::teacher::teach;
+use crate::tolerance::trace_rows;
+use crate::{Error, Run, engine, run};
 
 /// What to judge, and by what.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub struct Verify {
     pub points: Vec<String>,
     /// The limits to judge by.
     pub limits: Limits,
+    /// Whether each block is computed from the trace's own input to it.
+    pub local: bool,
 }
 
 /// The precision to run in for a trace: f64 for one that was computed in f64, or stored so by who does not say, and
@@ -43,8 +47,9 @@ pub fn verify(checkpoint: &Checkpoint, trace: &Trace, what: &Verify, how: &Run<'
         (None, Some(tokens)) => ids(tokens)?,
         (None, None) => return Err(Error::NoTokens),
     };
+    let rows = if what.local { trace_rows(trace) } else { Vec::new() };
     let settings = Settings {
-        limits: what.limits.clone(),
+        limits: what.limits.clone().with_rows(rows)?,
         points: if what.points.is_empty() { None } else { Some(chosen(&what.points, checkpoint)?) },
         precision: None,
         contract: Some(CONTRACT.to_owned()),
@@ -59,8 +64,21 @@ pub fn verify(checkpoint: &Checkpoint, trace: &Trace, what: &Verify, how: &Run<'
     };
     let signed: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
     let mut tap = CompareTap::new(trace, Role::Reference, side, &signed, settings)?;
-    run(checkpoint, &tokens, how, &mut tap)?;
-    Ok(tap.finish()?)
+    if !what.local {
+        run(checkpoint, &tokens, how, &mut tap)?;
+        return Ok(tap.finish()?);
+    }
+    let lacking =
+        engine::pool(how.threads())?.install(|| teach(checkpoint, trace, &tokens, how, &mut tap))?;
+    let mut report = tap.finish()?;
+    report.notes.insert(0, "each block is computed from the trace's own input to it".to_owned());
+    if !lacking.is_empty() {
+        let names = lacking.join(", ");
+        report
+            .notes
+            .push(format!("inputs that the trace lacks, taken from the reference's layer before: {names}"));
+    }
+    Ok(report)
 }
 
 /// A trace's tokens as a model takes them.

@@ -49,12 +49,28 @@ impl Model<'_> {
         logits: Logits,
         tap: &mut dyn Tap,
     ) -> Result<Array1<f64>, Error> {
-        let mut x = Points::new(tap, "model.").rows("embed_tokens", self.embed(tokens)?)?; // [T, D]
+        let mut x = self.enter(tokens, tap)?; // [T, D]
         for l in 0..self.weights.layers.len() {
             x = self.block(l, x, state, tap)?; // [T, D]
         }
         state.position += tokens.len();
-        let h = self.ops.rms_norm(&x, &self.weights.norm, self.config.rms_norm_eps); // [T, D]
+        self.leave(&x, logits, tap) // [vocab]
+    }
+
+    /// What comes before the layers: the embedding, `[T] → [T, D]`.
+    ///
+    /// # Errors
+    /// No tokens, a token that is out of range, or a tap that fails.
+    pub fn enter(&self, tokens: &[u32], tap: &mut dyn Tap) -> Result<Rows, Error> {
+        Ok(Points::new(tap, "model.").rows("embed_tokens", self.embed(tokens)?)?) // [T, D]
+    }
+
+    /// What comes after them: the final norm and the head, `[T, D] → [vocab]` of the last token.
+    ///
+    /// # Errors
+    /// A tap that fails.
+    pub fn leave(&self, x: &Rows, logits: Logits, tap: &mut dyn Tap) -> Result<Array1<f64>, Error> {
+        let h = self.ops.rms_norm(x, &self.weights.norm, self.config.rms_norm_eps); // [T, D]
         let h = Points::new(tap, "model.").rows("norm", h)?; // [T, D]
         self.head(&h, logits, &mut Points::new(tap, "")) // [vocab]
     }

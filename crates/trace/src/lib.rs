@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod align;
+mod beside;
 mod choices;
 mod collect;
 mod compare;
@@ -40,6 +41,7 @@ mod tap;
 mod tensor;
 mod trace;
 
+pub use beside::{Beside, Piece};
 pub use choices::{ChoiceDifference, ChoiceStats};
 pub use collect::Collect;
 pub use compare::{Settings, compare};
@@ -47,7 +49,7 @@ pub use compare_tap::{CompareTap, Role};
 pub use dtype::Dtype;
 pub use error::{Error, Place};
 pub use globs::{GlobError, Globs};
-pub use limits::{Limit, LimitError, Limits};
+pub use limits::{Limit, LimitError, Limits, Row};
 pub use logits::{Disagreement, LogitStats};
 pub use manifest::{Manifest, ManifestPoint, ModelId, Producer};
 pub use point::{LimitClass, PointKind};

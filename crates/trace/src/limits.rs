@@ -69,6 +69,20 @@ pub fn built_in(class: LimitClass, precision: Precision) -> f64 {
 pub struct Limits {
     entries: Vec<(String, f64)>,
     globs: Globs,
+    /// Stands between the entries and the built-in table.
+    rows: Vec<Row>,
+    row_globs: Globs,
+}
+
+/// A limit of another table than the built-in one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Of which points; choices of experts stay exact whatever it says.
+    pub pattern: String,
+    /// The largest measure that passes.
+    pub value: f64,
+    /// What the limit rests on, for the report: `local Q4_K`.
+    pub label: String,
 }
 
 /// A limit and where it comes from.
@@ -76,8 +90,10 @@ pub struct Limits {
 pub struct Limit {
     /// The largest measure that passes.
     pub value: f64,
-    /// The user's pattern, as its number among the entries; `None` for the built-in table.
+    /// The user's pattern, as its number among the entries; `None` for a table.
     pub entry: Option<usize>,
+    /// The label of the table's row, where it is not the built-in table.
+    pub label: Option<String>,
 }
 
 /// An override that cannot be read.
@@ -117,7 +133,8 @@ pub enum LimitError {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { entries: Vec::new(), globs: Globs::new::<&str>(&[]).expect("no pattern is bad") }
+        let none = Globs::new::<&str>(&[]).expect("no pattern is bad");
+        Limits { entries: Vec::new(), globs: none.clone(), rows: Vec::new(), row_globs: none }
     }
 }
 
@@ -126,7 +143,16 @@ impl Limits {
     pub fn new(entries: Vec<(String, f64)>) -> Result<Limits, LimitError> {
         let patterns: Vec<_> = entries.iter().map(|(pattern, _)| pattern).collect();
         let globs = Globs::new(&patterns)?;
-        Ok(Limits { entries, globs })
+        Ok(Limits { entries, globs, ..Limits::default() })
+    }
+
+    /// The same with a table that stands before the built-in one, the last row that matches winning.
+    ///
+    /// # Errors
+    /// A pattern that cannot be read.
+    pub fn with_rows(self, rows: Vec<Row>) -> Result<Limits, GlobError> {
+        let patterns: Vec<_> = rows.iter().map(|row| &row.pattern).collect();
+        Ok(Limits { row_globs: Globs::new(&patterns)?, rows, ..self })
     }
 
     /// Reads one `GLOB=NMSE`, as on a command line.
@@ -167,9 +193,15 @@ impl Limits {
     /// outside the table of points are judged like residuals.
     pub fn of(&self, name: &str, precision: Precision) -> Limit {
         let class = crate::point::parse(name).map_or(LimitClass::Residual, |(_, kind)| kind.class);
-        match self.globs.last_match(name) {
-            Some(entry) => Limit { value: self.entries[entry].1, entry: Some(entry) },
-            None => Limit { value: built_in(class, precision), entry: None },
+        if let Some(entry) = self.globs.last_match(name) {
+            return Limit { value: self.entries[entry].1, entry: Some(entry), label: None };
+        }
+        match self.row_globs.last_match(name).filter(|_| class != LimitClass::Index) {
+            Some(row) => {
+                let Row { value, label, .. } = &self.rows[row];
+                Limit { value: *value, entry: None, label: Some(label.clone()) }
+            }
+            None => Limit { value: built_in(class, precision), entry: None, label: None },
         }
     }
 
@@ -202,13 +234,26 @@ mod tests {
         let limits = Limits::new(vec![entry("*", 1e-3), entry("*.mlp", 1e-5), entry("lm_*", f64::INFINITY)]);
         let limits = limits.unwrap();
         let of = |name| limits.of(name, Precision::F32);
-        assert_eq!(of("model.layers.1.mlp"), Limit { value: 1e-5, entry: Some(1) });
-        assert_eq!(of("model.layers.1"), Limit { value: 1e-3, entry: Some(0) });
+        assert_eq!(of("model.layers.1.mlp"), Limit { value: 1e-5, entry: Some(1), label: None });
+        assert_eq!(of("model.layers.1"), Limit { value: 1e-3, entry: Some(0), label: None });
         assert_eq!(of("lm_head").value, f64::INFINITY);
         let plain = Limits::default();
-        assert_eq!(plain.of("lm_head", Precision::F64), Limit { value: F64, entry: None });
+        assert_eq!(plain.of("lm_head", Precision::F64), Limit { value: F64, entry: None, label: None });
         assert_eq!(plain.of("my.own.point", Precision::F32).value, F32);
         assert_eq!(plain.of("model.layers.1.mlp.topk_index", Precision::BF16).value, 0.0);
+    }
+
+    #[test]
+    fn a_table_stands_between_the_user_and_the_built_in_one() {
+        let row =
+            |pattern: &str, value| Row { pattern: pattern.into(), value, label: pattern.to_uppercase() };
+        let limits = Limits::new(vec![("*.mlp".to_owned(), 1e-5)]).unwrap();
+        let limits = limits.with_rows(vec![row("model.*", 1e-7), row("*.mlp*", 1e-6)]).unwrap();
+        let of = |name| limits.of(name, Precision::F32);
+        assert_eq!(of("model.layers.1.mlp").entry, Some(0));
+        assert_eq!(of("model.layers.1.mlp.up_proj").label.as_deref(), Some("*.MLP*"));
+        assert_eq!((of("model.norm").value, of("lm_head").value), (1e-7, F32));
+        assert_eq!(of("model.layers.1.mlp.topk_index").value, 0.0);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Measure {
     }
 
     /// Takes the next pairs: whole rows, after what the alignment leaves out was left out.
-    fn add(&mut self, reference: &[f64], candidate: &[f64]) {
+    pub(crate) fn add(&mut self, reference: &[f64], candidate: &[f64]) {
         let rows = || reference.chunks_exact(self.row).zip(candidate.chunks_exact(self.row));
         match &mut self.kind {
             Kind::Real(sums, logits) => {

@@ -217,11 +217,12 @@ fn point_report(finding: Finding, limit: Limit, limits: &Limits) -> PointReport 
         within_limit: measure <= limit.value,
         measure,
         limit: limit.value,
-        limit_from: match limit.entry {
-            Some(entry) => limits.entries()[entry].0.clone(),
+        limit_from: match (limit.entry, limit.label) {
+            (Some(entry), _) => limits.entries()[entry].0.clone(),
+            (None, Some(label)) => label,
             // Choices are exact in any precision.
-            None if choices.is_some() => "built-in".to_owned(),
-            None => format!("built-in {precision}"),
+            (None, None) if choices.is_some() => "built-in".to_owned(),
+            (None, None) => format!("built-in {precision}"),
         },
         stats,
         logits,

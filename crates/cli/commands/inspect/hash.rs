@@ -1,0 +1,135 @@
+//! Hashes of tensors, as llama-gguf-hash prints and checks them.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use eval::Progress;
+use format::TensorInfo;
+use inspect::Subject;
+use inspect::hash::{Algorithm, Hashed, Manifest, Verdict};
+use serde::Serialize;
+
+use super::{Args, Each, rows};
+use crate::commands::Outcome;
+use crate::render::{Bar, Style};
+
+pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
+    Algorithm::from_name(name).ok_or_else(|| "expected xxh64, sha1 or sha256".to_owned())
+}
+
+#[derive(Serialize)]
+struct Checked {
+    path: PathBuf,
+    /// Absent unless there was a manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passed: Option<bool>,
+    hashes: Vec<Line>,
+    /// Tensors that the manifest has and the file has not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    hashed: Hashed,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
+}
+
+pub(super) fn run(subjects: &[Subject], args: &Args) -> anyhow::Result<Outcome> {
+    let manifest = args.check.as_deref().map(Manifest::read).transpose()?;
+    let mut algorithms = args.hash.clone();
+    algorithms.sort();
+    algorithms.dedup();
+    if algorithms.is_empty() {
+        algorithms.extend(manifest.as_ref().and_then(Manifest::strongest));
+    }
+    let checked: Vec<Checked> = subjects
+        .iter()
+        .map(|subject| check(subject, args, &algorithms, manifest.as_ref()))
+        .collect::<anyhow::Result<_>>()?;
+    let failed = checked.iter().any(|checked| checked.passed == Some(false));
+    Ok(Outcome::new(Each(checked), failed, |each: &Each<Checked>, style| {
+        let lines = each.0.iter().flat_map(|checked| text(checked, style));
+        lines.map(|line| line + "\n").collect()
+    }))
+}
+
+fn check(
+    subject: &Subject,
+    args: &Args,
+    algorithms: &[Algorithm],
+    manifest: Option<&Manifest>,
+) -> anyhow::Result<Checked> {
+    let selection = args.selection()?;
+    let model = subject.path().display().to_string();
+    let source = subject.source();
+    let rows = rows(subject, &selection);
+    let tensors: Vec<&TensorInfo> = rows.iter().filter_map(|row| source.tensor(&row.name)).collect();
+    let whole = selection.is_all();
+    let bar = Bar::new();
+    bar.begin("hashing", inspect::hash::work(&tensors, algorithms.len(), whole));
+    let done = AtomicU64::new(0);
+    let progress = |bytes| bar.reached(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+    let hashes = inspect::hash::hash(source, &tensors, algorithms, whole, &progress);
+    let missing: Vec<String> = match manifest {
+        Some(manifest) if whole => algorithms
+            .iter()
+            .flat_map(|&algorithm| manifest.missing(&hashes, algorithm, &model))
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    };
+    let lines: Vec<Line> = hashes
+        .into_iter()
+        .map(|hashed| Line { verdict: manifest.map(|manifest| manifest.verdict(&hashed, &model)), hashed })
+        .collect();
+    let passed = manifest.map(|_| missing.is_empty() && judge(&lines));
+    Ok(Checked { path: subject.path().to_owned(), passed, hashes: lines, missing })
+}
+
+/// Something was compared, all of it is the same, and no tensor escaped: each is in the manifest or in its hash of all.
+fn judge(lines: &[Line]) -> bool {
+    let any = |verdict| lines.iter().any(|line| line.verdict == Some(verdict));
+    let whole = lines.iter().any(|line| line.hashed.tensor.is_none() && line.verdict == Some(Verdict::Ok));
+    let each =
+        lines.iter().all(|line| line.hashed.tensor.is_none() || line.verdict != Some(Verdict::NotFound));
+    any(Verdict::Ok) && !any(Verdict::Mismatch) && (whole || each)
+}
+
+fn text(checked: &Checked, style: &Style) -> Vec<String> {
+    let model = checked.path.display().to_string();
+    let mut lines: Vec<String> = checked
+        .hashes
+        .iter()
+        .map(|line| {
+            let text = inspect::hash::line(&line.hashed, &model);
+            match line.verdict {
+                None => text,
+                Some(Verdict::Ok) => format!("{text}  -  {}", Verdict::Ok.name()),
+                Some(verdict) => format!("{text}  -  {}", style.red(verdict.name())),
+            }
+        })
+        .collect();
+    lines.extend(
+        checked.missing.iter().map(|name| format!("{model}:{name}  -  {}", style.red("not in the file"))),
+    );
+    let counted = |verdict| checked.hashes.iter().filter(|line| line.verdict == Some(verdict)).count();
+    if let Some(passed) = checked.passed {
+        let label = if passed { style.green("PASS") } else { style.red("FAIL") };
+        lines.push(format!(
+            "{label}  {}: {} of {} hashes agree, {} differ, {} not in the manifest",
+            file_name(&checked.path),
+            counted(Verdict::Ok),
+            checked.hashes.len(),
+            counted(Verdict::Mismatch),
+            counted(Verdict::NotFound)
+        ));
+    }
+    lines
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,315 @@
+//! How fast an engine is, and of which limit.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use model::weights::{Mixer, Mlp, SwiGlu};
+use model::{Checkpoint, FeedForward, Matrix, NonFinitePolicy, Weights};
+use serde::Serialize;
+use trace::{Tap, TapError, View, point};
+
+use crate::{Engine, Error, Loaded, Progress, any_tokens};
+
+/// What to measure.
+pub struct Bench<'a> {
+    /// What computes.
+    pub engine: Engine,
+    /// Tokens of the prompt; 0 for none.
+    pub prefill: usize,
+    /// Tokens after it, one at a time; 0 for none.
+    pub decode: usize,
+    /// Tokens that are in the state before either is measured.
+    pub depth: usize,
+    /// How often each is measured: the best counts.
+    pub repeat: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Hears how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Benched {
+    /// The model.
+    pub model: String,
+    /// What computed.
+    pub engine: Engine,
+    /// Threads of it.
+    pub threads: usize,
+    /// Tokens that were in the state before.
+    pub depth: usize,
+    /// Bytes of weights that a token reads: every matrix once, of an embedding a row, of experts the chosen ones.
+    pub weight_bytes: u64,
+    /// Bytes a second that these threads read from memory in order, nothing else done.
+    pub memory_bytes_per_second: f64,
+    /// Seconds from opening the file to the first token's logits, the file in memory already.
+    pub load_seconds: f64,
+    /// Tokens at once.
+    pub prefill: Option<Phase>,
+    /// One token at a time.
+    pub decode: Option<Phase>,
+}
+
+/// One way of running.
+#[derive(Clone, Debug, Serialize)]
+pub struct Phase {
+    /// How many tokens.
+    pub tokens: usize,
+    /// Of the best of all repetitions.
+    pub seconds: f64,
+    /// Of the same.
+    pub tokens_per_second: f64,
+    /// Bytes of weights a second, for one token at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_bytes_per_second: Option<f64>,
+    /// That over what memory gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_memory: Option<f64>,
+    /// Share of time until each point was reached from the one before, the largest first: of a run of its own.
+    pub shares: Vec<Share>,
+}
+
+/// Part of a pass.
+#[derive(Clone, Debug, Serialize)]
+pub struct Share {
+    /// The point that it ends in, of all layers.
+    pub point: String,
+    /// Of the whole, from 0 to 1.
+    pub share: f64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// Whatever the engine refuses.
+pub fn bench(checkpoint: &Checkpoint, what: &Bench<'_>) -> Result<Benched, Error> {
+    let config = checkpoint.config();
+    let weights = checkpoint.weights(NonFinitePolicy::Allow)?;
+    let weight_bytes = bytes_of_a_token(&weights, &config.feed_forward);
+    drop(weights);
+    what.progress.begin("measuring memory", 0);
+    let memory = memory_bytes_per_second(what.threads)?;
+    let tokens = any_tokens(what.depth + what.prefill.max(1) + what.decode, config.vocab_size);
+    let (past, rest) = tokens.split_at(what.depth);
+    // Once to warm the file up, once to see how long it takes.
+    let mut load = f64::INFINITY;
+    for _ in 0..2 {
+        let start = Instant::now();
+        let again = Checkpoint::open(checkpoint.path(), &format::Limits::default())?;
+        let loaded = Loaded::new(&again, what.engine, what.threads)?;
+        loaded.forward(&rest[..1], &mut loaded.start())?;
+        load = load.min(start.elapsed().as_secs_f64());
+    }
+    let loaded = Loaded::new(checkpoint, what.engine, what.threads)?;
+    let mut before = loaded.start();
+    if !past.is_empty() {
+        loaded.prefill(past, &mut before, what.progress)?;
+    }
+    let (prompt, after) = rest.split_at(rest.len() - what.decode);
+    let rounds = what.repeat * (what.prefill + what.decode);
+    what.progress.begin("measuring", rounds as u64);
+    let mut done = 0;
+    // The best of some runs without a listener, then one that a clock listens to.
+    let mut phase = |tokens: &[u32], size: usize, state: &crate::engine::State| -> Result<Phase, Error> {
+        let mut best = f64::INFINITY;
+        for _ in 0..what.repeat.max(1) {
+            let mut state = state.clone();
+            let start = Instant::now();
+            for call in tokens.chunks(size) {
+                loaded.forward(call, &mut state)?;
+            }
+            best = best.min(start.elapsed().as_secs_f64());
+            done += tokens.len();
+            what.progress.reached(done as u64);
+        }
+        let (mut state, mut clock) = (state.clone(), Clock::new());
+        for call in tokens.chunks(size) {
+            clock.last.set(Instant::now());
+            loaded.forward_tapped(call, &mut state, &mut clock)?;
+        }
+        let rate = tokens.len() as f64 / best;
+        let weights = (size == 1).then_some(rate * weight_bytes as f64);
+        Ok(Phase {
+            tokens: tokens.len(),
+            seconds: best,
+            tokens_per_second: rate,
+            weight_bytes_per_second: weights,
+            of_memory: weights.map(|weights| weights / memory),
+            shares: clock.shares(),
+        })
+    };
+    let prefill = if what.prefill > 0 { Some(phase(prompt, prompt.len(), &before)?) } else { None };
+    let decode = if what.decode > 0 { Some(phase(after, 1, &before)?) } else { None };
+    Ok(Benched {
+        model: checkpoint.path().display().to_string(),
+        engine: what.engine,
+        threads: what.threads,
+        depth: what.depth,
+        weight_bytes,
+        memory_bytes_per_second: memory,
+        load_seconds: load,
+        prefill,
+        decode,
+    })
+}
+
+/// A tap that wants nothing and looks at the clock when it is asked: a pass asks in order, when a point is there.
+struct Clock {
+    last: std::cell::Cell<Instant>,
+    spent: std::cell::RefCell<BTreeMap<&'static str, Duration>>,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { last: Instant::now().into(), spent: Default::default() }
+    }
+
+    fn shares(self) -> Vec<Share> {
+        let spent = self.spent.into_inner();
+        let total: Duration = spent.values().sum();
+        let share = |(point, time): (&str, Duration)| Share {
+            point: point.to_owned(),
+            share: time.as_secs_f64() / total.as_secs_f64(),
+            seconds: time.as_secs_f64(),
+        };
+        let mut shares: Vec<Share> = spent.into_iter().map(share).collect();
+        shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then(a.point.cmp(&b.point)));
+        shares
+    }
+}
+
+impl Tap for Clock {
+    fn wants(&self, name: &str) -> bool {
+        let now = Instant::now();
+        let point = match point::parse(name) {
+            Some((Some(_), kind)) if kind.suffix.is_empty() => "layer output",
+            Some((_, kind)) => kind.suffix,
+            None => "elsewhere",
+        };
+        *self.spent.borrow_mut().entry(point).or_default() += now - self.last.replace(now);
+        false
+    }
+
+    fn record(&mut self, _: &str, _: View<'_>) -> Result<(), TapError> {
+        Ok(())
+    }
+}
+
+/// Bytes of matrices that one token multiplies by.
+fn bytes_of_a_token(weights: &Weights<Matrix<'_>>, feed_forward: &FeedForward) -> u64 {
+    let bytes = |m: &Matrix<'_>| m.encoding().byte_len((m.rows() * m.cols()) as u64).unwrap_or(0);
+    let mlp = |w: &SwiGlu<Matrix<'_>>| bytes(&w.gate_proj) + bytes(&w.up_proj) + bytes(&w.down_proj);
+    let layers = weights.layers.iter().map(|layer| {
+        let mixer = match &layer.mixer {
+            Mixer::DeltaNet(w) => [&w.in_proj_qkv, &w.in_proj_z, &w.in_proj_b, &w.in_proj_a, &w.out_proj]
+                .map(bytes)
+                .iter()
+                .sum::<u64>(),
+            Mixer::Attention(w) => {
+                [&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj].map(bytes).iter().sum::<u64>()
+            }
+        };
+        let chosen = |experts: u64| match feed_forward {
+            FeedForward::Moe { num_experts, num_experts_per_tok, .. } => {
+                experts / *num_experts as u64 * *num_experts_per_tok as u64
+            }
+            FeedForward::Dense { .. } => experts,
+        };
+        mixer
+            + match &layer.mlp {
+                Mlp::Dense(w) => mlp(w),
+                Mlp::Moe(w) => {
+                    bytes(&w.gate) + mlp(&w.shared_expert) + chosen(w.experts.iter().map(mlp).sum())
+                }
+            }
+    });
+    layers.sum::<u64>() + bytes(weights.lm_head.as_ref().unwrap_or(&weights.embed_tokens))
+}
+
+/// Bytes read by all threads together to see what memory gives: more than the caches of most processors hold.
+const READ: usize = 512 << 20;
+
+/// How fast `threads` threads together read memory in order: the best of five.
+fn memory_bytes_per_second(threads: usize) -> Result<f64, Error> {
+    let words = vec![1u64; READ / 8];
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let sum: u64 = std::thread::scope(|scope| {
+            let parts: Vec<_> = words
+                .chunks(words.len().div_ceil(threads))
+                .map(|part| scope.spawn(move || sum(part)))
+                .collect();
+            parts.into_iter().map(|part| part.join().unwrap_or(0)).sum()
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+        assert_eq!(std::hint::black_box(sum), words.len() as u64);
+    }
+    Ok((words.len() * 8) as f64 / best)
+}
+
+/// The sum of all words, wrapping, with the widest vectors of this processor: nothing but reading takes time.
+fn sum(words: &[u64]) -> u64 {
+    const LANES: usize = 64;
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sums = [0u64; LANES];
+            let (rows, rest) = words.as_chunks::<LANES>();
+            for row in rows {
+                for (sum, word) in sums.iter_mut().zip(row) {
+                    *sum = sum.wrapping_add(*word);
+                }
+            }
+            sums.iter().chain(rest).fold(0u64, |sum, x| sum.wrapping_add(*x))
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+
+    #[test]
+    fn both_engines_are_measured_whole() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models/moe-experts-f32");
+        let checkpoint = Checkpoint::open(&path, &format::Limits::default()).unwrap();
+        for engine in Engine::ALL {
+            let what =
+                Bench { engine, prefill: 5, decode: 3, depth: 4, repeat: 2, threads: 1, progress: &Silent };
+            let benched = bench(&checkpoint, &what).unwrap();
+            let (prefill, decode) = (benched.prefill.unwrap(), benched.decode.unwrap());
+            assert_eq!((prefill.tokens, decode.tokens), (5, 3));
+            for phase in [&prefill, &decode] {
+                let whole: f64 = phase.shares.iter().map(|s| s.share).sum();
+                // Twenty roundings.
+                assert!((whole - 1.0).abs() < 1e-12);
+                for point in ["mlp.experts", "linear_attn.in_proj_qkv", "self_attn.attn_out", "lm_head"] {
+                    assert!(phase.shares.iter().any(|s| s.point == point), "{point}");
+                }
+            }
+            assert!(decode.of_memory.unwrap() > 0.0 && prefill.of_memory.is_none());
+            let none = Bench { prefill: 0, decode: 0, ..what };
+            assert!(bench(&checkpoint, &none).unwrap().prefill.is_none());
+        }
+    }
+
+    #[test]
+    fn only_what_a_token_reads_is_counted() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models/dense-text-f32");
+        let checkpoint = Checkpoint::open(&path, &format::Limits::default()).unwrap();
+        let weights = checkpoint.weights(NonFinitePolicy::Allow).unwrap();
+        // All matrices of the file but the embedding, of 512 rows of 32 numbers of four bytes; no vectors, and the
+        // convolution is none either.
+        let matrices = checkpoint.source().tensors().iter().filter(|t| t.shape.dims().len() == 2);
+        let bytes: u64 = matrices.map(|t| t.size).sum();
+        let found = bytes_of_a_token(&weights, &checkpoint.config().feed_forward);
+        assert_eq!(found, bytes - checkpoint.source().tensor("model.embed_tokens.weight").unwrap().size);
+    }
+}

@@ -1,0 +1,179 @@
+//! The engines behind one door: the same text in, the same kind of logits out.
+
+use std::io::{Read, Write};
+
+use model::{Checkpoint, NonFinitePolicy};
+use reference::{Logits, Precision};
+use trace::{NoTap, Tap};
+
+use crate::{Error, Progress};
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The exact pass that the other is judged by.
+    Reference,
+    /// The pass on encoded weights.
+    Fast,
+}
+
+impl Engine {
+    /// The one that is meant where none is named.
+    pub const DEFAULT: Engine = Engine::Fast;
+
+    /// Both.
+    pub const ALL: [Engine; 2] = [Engine::Reference, Engine::Fast];
+
+    /// As `--engine` and state files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Reference => "reference",
+            Engine::Fast => "fast",
+        }
+    }
+
+    /// The engine of that name.
+    pub fn from_name(name: &str) -> Option<Engine> {
+        Engine::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+}
+
+/// A model ready to run in one of the engines.
+pub struct Loaded<'w> {
+    model: Model<'w>,
+    vocab_size: usize,
+}
+
+enum Model<'w> {
+    Reference(reference::Model<'w>, rayon::ThreadPool),
+    Fast(fast::Model<'w>),
+}
+
+/// Tokens of a prompt that go through the layers together, at most: a multiple of what either engine takes at a time.
+const PREFILL: usize = 512;
+
+/// What a text has left behind in an engine. Cloning it forks the text.
+#[derive(Clone)]
+pub(crate) enum State {
+    Reference(reference::State),
+    Fast(fast::State),
+}
+
+impl<'w> Loaded<'w> {
+    /// Prepares `checkpoint` to run. Weights stay where they lie in the file and are not read for NaN: whoever
+    /// generates looks at the logits.
+    ///
+    /// # Errors
+    /// Threads that cannot be started.
+    pub fn new(checkpoint: &'w Checkpoint, engine: Engine, threads: usize) -> Result<Loaded<'w>, Error> {
+        let config = checkpoint.config();
+        let weights = checkpoint.weights(NonFinitePolicy::Allow)?;
+        let model = match engine {
+            Engine::Reference => {
+                Model::Reference(reference::Model::new(config, weights, Precision::F32), pool(threads)?)
+            }
+            Engine::Fast => {
+                let options = fast::Options { threads: Some(threads), ..fast::Options::default() };
+                Model::Fast(fast::Model::new(config, weights, options))
+            }
+        };
+        Ok(Loaded { model, vocab_size: config.vocab_size })
+    }
+
+    /// Which engine it is.
+    pub fn engine(&self) -> Engine {
+        match self.model {
+            Model::Reference(..) => Engine::Reference,
+            Model::Fast(_) => Engine::Fast,
+        }
+    }
+
+    /// Rows of the embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    pub(crate) fn start(&self) -> State {
+        match &self.model {
+            Model::Reference(model, _) => State::Reference(reference::State::new(model.config())),
+            Model::Fast(model) => State::Fast(fast::State::new(model.config())),
+        }
+    }
+
+    /// Runs `tokens` after all that `state` has seen; the last token's logits, `[vocab]`.
+    pub(crate) fn forward(&self, tokens: &[u32], state: &mut State) -> Result<Vec<f64>, Error> {
+        self.forward_tapped(tokens, state, &mut NoTap)
+    }
+
+    /// The same with a listener.
+    pub(crate) fn forward_tapped(
+        &self,
+        tokens: &[u32],
+        state: &mut State,
+        tap: &mut (dyn Tap + Send),
+    ) -> Result<Vec<f64>, Error> {
+        match (&self.model, state) {
+            (Model::Reference(model, pool), State::Reference(state)) => {
+                Ok(pool.install(|| model.forward(tokens, state, Logits::Last, tap))?.to_vec())
+            }
+            (Model::Fast(model), State::Fast(state)) => {
+                let logits = model.forward(tokens, state, fast::Logits::Last, tap)?;
+                Ok(logits.into_iter().map(f64::from).collect())
+            }
+            _ => unreachable!("a text's state is made by the engine that it runs in"),
+        }
+    }
+
+    /// The same in bounded calls, saying how far it is.
+    pub(crate) fn prefill(
+        &self,
+        tokens: &[u32],
+        state: &mut State,
+        progress: &dyn Progress,
+    ) -> Result<Vec<f64>, Error> {
+        progress.begin("reading the prompt", (state.position() + tokens.len()) as u64);
+        let mut logits = Vec::new();
+        for call in tokens.chunks(PREFILL) {
+            logits = self.forward(call, state)?;
+            progress.reached(state.position() as u64);
+        }
+        Ok(logits)
+    }
+
+    pub(crate) fn restore(&self, from: &mut impl Read) -> Result<State, Error> {
+        Ok(match &self.model {
+            Model::Reference(model, _) => State::Reference(reference::State::restore(from, model.config())?),
+            Model::Fast(model) => State::Fast(fast::State::restore(from, model.config())?),
+        })
+    }
+}
+
+impl State {
+    pub(crate) fn position(&self) -> usize {
+        match self {
+            State::Reference(state) => state.position(),
+            State::Fast(state) => state.position(),
+        }
+    }
+
+    pub(crate) fn save(&self, to: &mut impl Write) -> std::io::Result<()> {
+        match self {
+            State::Reference(state) => state.save(to),
+            State::Fast(state) => state.save(to),
+        }
+    }
+}
+
+/// As many threads as asked for.
+pub(crate) fn pool(threads: usize) -> Result<rayon::ThreadPool, Error> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Error::Threads { threads, why: e.to_string() })
+}
+
+/// As many as the processor has, if not said.
+pub fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}

@@ -1,0 +1,310 @@
+//! Hashes of tensors and of all of them together, as llama-gguf-hash writes and checks them.
+
+use std::path::Path;
+
+use format::{TensorInfo, TensorSource};
+use rayon::prelude::*;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh64::Xxh64;
+
+use crate::error::Error;
+
+/// A hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum Algorithm {
+    Xxh64,
+    Sha1,
+    Sha256,
+}
+
+impl Algorithm {
+    /// In the order of llama-gguf-hash's output.
+    pub const ALL: [Algorithm; 3] = [Algorithm::Xxh64, Algorithm::Sha1, Algorithm::Sha256];
+
+    /// What manifests call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Xxh64 => "xxh64",
+            Algorithm::Sha1 => "sha1",
+            Algorithm::Sha256 => "sha256",
+        }
+    }
+
+    /// The hash of that name.
+    pub fn from_name(name: &str) -> Option<Algorithm> {
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    fn start(self) -> State {
+        match self {
+            Algorithm::Xxh64 => State::Xxh64(Box::new(Xxh64::new(0))),
+            Algorithm::Sha1 => State::Sha1(Sha1::new()),
+            Algorithm::Sha256 => State::Sha256(Sha256::new()),
+        }
+    }
+}
+
+/// A hash under way.
+enum State {
+    Xxh64(Box<Xxh64>),
+    Sha1(Sha1),
+    Sha256(Sha256),
+}
+
+impl State {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            State::Xxh64(state) => state.update(bytes),
+            State::Sha1(state) => state.update(bytes),
+            State::Sha256(state) => state.update(bytes),
+        }
+    }
+
+    fn finish(self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self {
+            State::Xxh64(state) => format!("{:016x}", state.digest()),
+            State::Sha1(state) => hex(&state.finalize()),
+            State::Sha256(state) => hex(&state.finalize()),
+        }
+    }
+}
+
+/// One hash of one tensor, or of all their bytes one after another.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Hashed {
+    /// Which hash.
+    pub algorithm: Algorithm,
+    /// In hexadecimal.
+    pub hash: String,
+    /// The tensor; `None` for all of them.
+    pub tensor: Option<String>,
+}
+
+/// Bytes hashed between two words about progress.
+const PIECE: usize = 4 << 20;
+
+/// Hashes tensors on all threads and, if `whole`, all their bytes in file order on one of them. `progress` hears of
+/// bytes that were hashed, from any thread.
+pub fn hash(
+    source: &dyn TensorSource,
+    tensors: &[&TensorInfo],
+    algorithms: &[Algorithm],
+    whole: bool,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Vec<Hashed> {
+    let of = |algorithm: Algorithm, infos: &[&TensorInfo]| {
+        let mut state = algorithm.start();
+        for info in infos {
+            for piece in source.bytes(info).chunks(PIECE) {
+                state.update(piece);
+                progress(piece.len() as u64);
+            }
+        }
+        state.finish()
+    };
+    let jobs: Vec<(&TensorInfo, Algorithm)> =
+        tensors.iter().flat_map(|info| algorithms.iter().map(move |&algorithm| (*info, algorithm))).collect();
+    let one = |&(info, algorithm): &(&TensorInfo, Algorithm)| Hashed {
+        algorithm,
+        hash: of(algorithm, &[info]),
+        tensor: Some(info.name.clone()),
+    };
+    let all = |&algorithm: &Algorithm| Hashed { algorithm, hash: of(algorithm, tensors), tensor: None };
+    let together = || if whole { algorithms.par_iter().map(all).collect() } else { Vec::new() };
+    let (whole, mut each): (Vec<Hashed>, Vec<Hashed>) =
+        rayon::join(together, || jobs.par_iter().with_max_len(1).map(one).collect());
+    each.extend(whole);
+    each
+}
+
+/// The bytes that [`hash`] will report.
+pub fn work(tensors: &[&TensorInfo], algorithms: usize, whole: bool) -> u64 {
+    let once: u64 = tensors.iter().map(|info| info.size).sum();
+    once.saturating_mul(algorithms as u64 * if whole { 2 } else { 1 })
+}
+
+/// A line of a manifest.
+pub fn line(hashed: &Hashed, model: &str) -> String {
+    let colon = if hashed.tensor.is_some() { ":" } else { "" };
+    let tensor = hashed.tensor.as_deref().unwrap_or_default();
+    format!("{:<8}  {}  {model}{colon}{tensor}", hashed.algorithm.name(), hashed.hash)
+}
+
+/// A list of hashes.
+pub struct Manifest {
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    algorithm: Algorithm,
+    hash: String,
+    /// File and tensor, or the file alone.
+    name: String,
+}
+
+/// What a manifest says of one hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The same.
+    Ok,
+    /// Another one.
+    Mismatch,
+    /// Nothing.
+    NotFound,
+}
+
+impl Verdict {
+    /// As llama-gguf-hash says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Ok => "Ok",
+            Verdict::Mismatch => "Mismatch",
+            Verdict::NotFound => "Not Found",
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest. Lines of hashes that are not known (uuid) are passed over; a line that is none is an error.
+    pub fn read(path: &Path) -> Result<Manifest, Error> {
+        let fail = |why: String| Error::Manifest { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot read it: {e}")))?;
+        let mut entries = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let parts = line.split_once(' ').and_then(|(algorithm, rest)| {
+                let (hash, name) = rest.trim_start().split_once(' ')?;
+                Some((algorithm, hash, name.trim_start()))
+            });
+            let Some((algorithm, hash, name)) = parts.filter(|(.., name)| !name.is_empty()) else {
+                return Err(fail(format!(
+                    "line {}: expected a hash's name, the hash and a file",
+                    number + 1
+                )));
+            };
+            if let Some(algorithm) = Algorithm::from_name(algorithm) {
+                entries.push(Entry { algorithm, hash: hash.to_ascii_lowercase(), name: name.to_owned() });
+            }
+        }
+        if entries.is_empty() {
+            return Err(fail("no line with xxh64, sha1 or sha256".to_owned()));
+        }
+        Ok(Manifest { entries })
+    }
+
+    /// The strongest hash that it has.
+    pub fn strongest(&self) -> Option<Algorithm> {
+        self.entries.iter().map(|entry| entry.algorithm).max()
+    }
+
+    /// Whether it says something of the whole file.
+    pub fn has_whole(&self, model: &str) -> bool {
+        self.entries.iter().any(|entry| file_name(&entry.name) == file_name(model))
+    }
+
+    /// Compares by tensor and by the file's name; directories may differ.
+    pub fn verdict(&self, hashed: &Hashed, model: &str) -> Verdict {
+        let own = match &hashed.tensor {
+            Some(tensor) => format!("{model}:{tensor}"),
+            None => model.to_owned(),
+        };
+        let mine = |entry: &&Entry| entry.algorithm == hashed.algorithm;
+        let exact = self.entries.iter().filter(mine).find(|entry| entry.name == own);
+        let elsewhere =
+            || self.entries.iter().filter(mine).find(|entry| file_name(&entry.name) == file_name(&own));
+        match exact.or_else(elsewhere) {
+            None => Verdict::NotFound,
+            Some(entry) if entry.hash == hashed.hash => Verdict::Ok,
+            Some(_) => Verdict::Mismatch,
+        }
+    }
+
+    /// Tensors of this file that the manifest names and `hashed` has not.
+    pub fn missing<'a>(&'a self, hashed: &[Hashed], algorithm: Algorithm, model: &str) -> Vec<&'a str> {
+        let known: std::collections::HashSet<&str> =
+            hashed.iter().filter_map(|h| h.tensor.as_deref()).collect();
+        let prefix = format!("{}:", file_name(model));
+        let named = self.entries.iter().filter(|entry| entry.algorithm == algorithm);
+        named
+            .filter_map(|entry| file_name(&entry.name).strip_prefix(prefix.as_str()))
+            .filter(|tensor| !known.contains(tensor))
+            .collect()
+    }
+}
+
+/// What stands behind the last slash; names of tensors have none before their colon.
+fn file_name(name: &str) -> &str {
+    let file = name.split(':').next().map_or(0, str::len);
+    let start = name[..file].rfind(['/', '\\']).map_or(0, |at| at + 1);
+    &name[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hashed(algorithm: Algorithm, hash: &str, tensor: Option<&str>) -> Hashed {
+        Hashed { algorithm, hash: hash.to_owned(), tensor: tensor.map(str::to_owned) }
+    }
+
+    fn manifest(text: &str) -> Result<Manifest, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m");
+        std::fs::write(&path, text).unwrap();
+        Manifest::read(&path)
+    }
+
+    #[test]
+    fn known_answers() {
+        for (algorithm, empty, abc) in [
+            (Algorithm::Xxh64, "ef46db3751d8e999", "44bc2cf5ad770999"),
+            (
+                Algorithm::Sha1,
+                "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+                "a9993e364706816aba3e25717850c26c9cd0d89d",
+            ),
+            (
+                Algorithm::Sha256,
+                "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+        ] {
+            assert_eq!(algorithm.start().finish(), empty);
+            let mut state = algorithm.start();
+            state.update(b"a");
+            state.update(b"bc");
+            assert_eq!(state.finish(), abc);
+            assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
+        }
+    }
+
+    #[test]
+    fn manifests_are_compared_by_file_and_tensor() {
+        let text = "xxh64     44bc2cf5ad770999  dir/m.gguf:a b\nsha1  00  m.gguf\nuuid  x  m.gguf\nxxh64 11  m.gguf:c\n";
+        let manifest = manifest(text).unwrap();
+        let verdict =
+            |hash: &str, tensor, model| manifest.verdict(&hashed(Algorithm::Xxh64, hash, tensor), model);
+        for model in ["dir/m.gguf", "m.gguf", "other/m.gguf"] {
+            assert_eq!(verdict("44bc2cf5ad770999", Some("a b"), model), Verdict::Ok);
+        }
+        assert_eq!(verdict("44", Some("a b"), "m.gguf"), Verdict::Mismatch);
+        assert_eq!(verdict("44", Some("a b"), "n.gguf"), Verdict::NotFound);
+        assert_eq!(verdict("44", None, "m.gguf"), Verdict::NotFound);
+        assert_eq!(manifest.verdict(&hashed(Algorithm::Sha1, "00", None), "x/m.gguf"), Verdict::Ok);
+        assert_eq!(manifest.strongest(), Some(Algorithm::Sha1));
+        let have = [hashed(Algorithm::Xxh64, "44", Some("a b"))];
+        assert_eq!(manifest.missing(&have, Algorithm::Xxh64, "m.gguf"), ["c"]);
+        assert!(manifest.has_whole("m.gguf") && !manifest.has_whole("n.gguf"));
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused() {
+        for text in ["", "xxh64\n", "xxh64 00\n", "md5  00  m.gguf\n", "uuid  x  m.gguf"] {
+            assert!(manifest(text).is_err(), "{text:?}");
+        }
+    }
+}
