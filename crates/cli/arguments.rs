@@ -47,6 +47,22 @@ impl From<Precision> for reference::Precision {
     }
 }
 
+/// What computes.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Engine {
+    /// The exact pass that the other is judged by.
+    #[default]
+    Reference,
+}
+
+impl From<Engine> for eval::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Reference => eval::Engine::Reference,
+        }
+    }
+}
+
 /// What the model reads.
 #[derive(clap::Args)]
 #[group(required = false, multiple = false)]
@@ -148,6 +164,42 @@ pub fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of bytes: `300M`, `1.5G`, `512MiB`. Letters alone count in thousands, as llama.cpp's tools do.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("K", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+        ("", 1),
+    ];
+    let expected = || "expected a number of bytes, such as 300M, 1.5G or 512MiB".to_owned();
+    let bare = text.strip_suffix(['B', 'b']).filter(|rest| !rest.ends_with(['i', 'I'])).unwrap_or(text);
+    let unit = |&(unit, size): &(&str, u64)| {
+        bare.len()
+            .checked_sub(unit.len())
+            .and_then(|at| bare.split_at_checked(at))
+            .and_then(|(number, end)| end.eq_ignore_ascii_case(unit).then_some((number, size)))
+    };
+    let (number, size) = UNITS.iter().find_map(unit).ok_or_else(expected)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 6 {
+        return Err(expected());
+    }
+    let parts: u64 = format!("0{fraction:0<6}").parse().map_err(|_| expected())?;
+    let bytes = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(size));
+    // A fraction of at most six digits of at most 2⁴⁰ bytes fits.
+    bytes
+        .and_then(|bytes| bytes.checked_add(parts * size / 1_000_000))
+        .filter(|&n| n > 0)
+        .ok_or_else(expected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +215,25 @@ mod tests {
         {
             let error = numbers(text).unwrap_err().to_string();
             assert!(error.contains(found), "{error}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_counted_as_they_are_written() {
+        for (text, expected) in [
+            ("1", 1),
+            ("300M", 300_000_000),
+            ("1.5G", 1_500_000_000),
+            ("2gb", 2_000_000_000),
+            ("512MiB", 512 << 20),
+            ("0.5K", 500),
+            ("1.000001M", 1_000_001),
+        ] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "M", "0", "-1", "1.2.3G", "1e9", "9999999999999G", "5X", "1iB", "0.0000001G", "ßG"]
+        {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod limits;
 mod name_index;
 mod open;
 mod output;
+mod outputs;
 pub mod safetensors;
 mod shape;
 mod source;

@@ -271,6 +271,14 @@ pub enum SplitDefect {
         /// File name of the later one.
         second: String,
     },
+    /// A division for another number of tensors; only a writer meets it.
+    #[error("the parts were to hold {planned} tensors together, there are {found}")]
+    Division {
+        /// What the parts were to hold.
+        planned: u64,
+        /// What was declared.
+        found: u64,
+    },
     /// A key of a split file that is missing or of another type.
     #[error("{0}")]
     Key(super::KeyError),

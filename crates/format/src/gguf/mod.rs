@@ -3,6 +3,7 @@
 mod array;
 mod cursor;
 mod defect;
+mod division;
 mod key_values;
 mod part;
 mod prefix;
@@ -15,6 +16,7 @@ mod writer;
 pub use array::{Array, ArrayView, Elements};
 pub use cursor::ByteOrder;
 pub use defect::{Defect, Kind, SplitDefect};
+pub use division::{Division, PlannedFile};
 pub use key_values::{KeyError, KeyValues};
 pub use reader::Reader;
 pub use value::{Element, Value, ValueType};
@@ -22,6 +24,9 @@ pub use writer::{Draft, Writer};
 
 /// The first four bytes of a file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
+/// The keys of a part of a split file: which one it is, how many there are, how many tensors they have together.
+/// A draft leaves them to [`Draft::create_split`].
+pub const SPLIT_KEYS: [&str; 3] = ["split.no", "split.count", "split.tensors.count"];
 /// The key that moves tensors off the default alignment.
 const ALIGNMENT_KEY: &str = "general.alignment";
 /// The alignment of tensors, in bytes, where the file does not say.

@@ -3,14 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::SPLIT_KEYS;
 use super::defect::SplitDefect;
 use super::key_values::KeyError;
 use super::part::Part;
 use crate::{Error, Limits};
 
-const NO: &str = "split.no";
-const COUNT: &str = "split.count";
-const TENSORS: &str = "split.tensors.count";
+const NO: &str = SPLIT_KEYS[0];
+const COUNT: &str = SPLIT_KEYS[1];
+const TENSORS: &str = SPLIT_KEYS[2];
 
 /// The first part and the rest, given any one; a whole file is returned alone.
 pub(super) fn siblings(named: Part, limits: &Limits) -> Result<(Part, Vec<Part>), Error> {
@@ -68,7 +69,7 @@ fn refuse(path: &Path, defect: SplitDefect) -> Error {
 }
 
 /// A name that counts: `{stem}-{number:05}-of-{count:05}.gguf`, numbers from 1.
-struct Numbering {
+pub(super) struct Numbering {
     dir: PathBuf,
     stem: String,
     number: u64,
@@ -76,6 +77,19 @@ struct Numbering {
 }
 
 impl Numbering {
+    /// The names of `count` parts of what would be `path` as one file. A number that stands in the name already is
+    /// not kept: parts of parts are counted anew.
+    pub(super) fn under(path: &Path, count: u64) -> Numbering {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let stem = name.strip_suffix(".gguf").unwrap_or(&name);
+        let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+        let unnumbered = stem.rsplit_once("-of-").filter(|(_, of)| digits(of)).and_then(|(rest, _)| {
+            rest.rsplit_once('-').filter(|(_, number)| digits(number)).map(|(unnumbered, _)| unnumbered)
+        });
+        let stem = unnumbered.unwrap_or(stem).to_owned();
+        Numbering { dir: path.with_file_name(""), stem, number: 1, count }
+    }
+
     fn of(path: &Path, count: u64) -> Option<Numbering> {
         let name = path.file_name()?.to_str()?;
         let rest = name.strip_suffix(&format!("-of-{count:05}.gguf"))?;
@@ -94,7 +108,8 @@ impl Numbering {
         format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count)
     }
 
-    fn path(&self, number: u64) -> PathBuf {
+    /// Where part `number`, from 1, lies.
+    pub(super) fn path(&self, number: u64) -> PathBuf {
         self.dir.join(self.name(number))
     }
 }
@@ -114,5 +129,17 @@ mod tests {
             assert_eq!(of(wrong, 3), None, "{wrong}");
         }
         assert_eq!(of("a-00001-of-00003.gguf", 4), None);
+    }
+
+    #[test]
+    fn parts_are_named_after_the_whole_or_after_other_parts() {
+        for whole in ["d/a-b.gguf", "d/a-b", "d/a-b-00002-of-00009.gguf"] {
+            let path = Numbering::under(Path::new(whole), 3).path(2);
+            assert_eq!(path, PathBuf::from("d/a-b-00002-of-00003.gguf"), "{whole}");
+        }
+        assert_eq!(
+            Numbering::under(Path::new("a-of-b.gguf"), 1).path(1),
+            PathBuf::from("a-of-b-00001-of-00001.gguf")
+        );
     }
 }

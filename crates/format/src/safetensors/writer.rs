@@ -1,7 +1,6 @@
 //! Writes a safetensors file, or shards with their index.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use codec::Encoding;
@@ -9,7 +8,8 @@ use codec::Encoding;
 use super::layout::{self, Tensor};
 use super::{Defect, INDEX, SINGLE};
 use crate::output::Output;
-use crate::{Error, Existing, Limits, Shape, WriteDefect};
+use crate::outputs::Outputs;
+use crate::{Error, Existing, Limits, Shape};
 
 /// A checkpoint that is about to be: its tensors declared, nothing on disk yet.
 pub struct Draft {
@@ -56,7 +56,8 @@ impl Draft {
     /// Starts one file under a temporary name.
     pub fn create(self, existing: Existing) -> Result<Writer, Error> {
         let Draft { path, metadata, tensors, .. } = self;
-        Ok(Writer { files: vec![start(&path, tensors, &metadata, existing)?], current: 0, index: None, path })
+        let files = vec![start(&path, tensors, &metadata, existing)?];
+        Ok(Writer { outputs: Outputs::new(path, files) })
     }
 
     /// Starts files in a directory, each of at most `max_bytes` of data unless one tensor has more, under temporary
@@ -74,10 +75,10 @@ impl Draft {
         }
         if count == 1 {
             let files = vec![start(&path, shards.remove(0), &metadata, existing)?];
-            return Ok(Writer { files, current: 0, index: None, path });
+            return Ok(Writer { outputs: Outputs::new(path, files) });
         }
         let mut weight_map = BTreeMap::new();
-        let mut files = Vec::with_capacity(count);
+        let mut files = Vec::with_capacity(count + 1);
         for (i, tensors) in shards.into_iter().enumerate() {
             let name = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
             for tensor in &tensors {
@@ -90,8 +91,8 @@ impl Draft {
         let json = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         let text = format!("{json:#}\n");
         let len = text.len() as u64;
-        let index = Output::create(&path, existing, text.as_bytes(), Vec::new(), len)?;
-        Ok(Writer { files, current: 0, index: Some(index), path })
+        files.push(Output::create(&path, existing, text.as_bytes(), Vec::new(), len)?);
+        Ok(Writer { outputs: Outputs::new(path, files) })
     }
 
     fn refuse(&self, defect: Defect) -> Error {
@@ -119,48 +120,17 @@ fn start(
 /// Files whose headers are written and whose tensors are awaited, each as one piece or in consecutive ones, in any
 /// order. Dropped before [`finish`](Writer::finish), it leaves nothing behind.
 pub struct Writer {
-    files: Vec<Output>,
-    /// The one file that is open.
-    current: usize,
-    index: Option<Output>,
-    /// What errors that concern no single file name: the file or the index.
-    path: PathBuf,
+    outputs: Outputs,
 }
 
 impl Writer {
     /// Appends to what a tensor has so far. More bytes than were declared are an error.
     pub fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), Error> {
-        let holder = if self.files[self.current].holds(tensor) {
-            self.current
-        } else {
-            let Some(other) = self.files.iter().position(|file| file.holds(tensor)) else {
-                let defect = WriteDefect::Undeclared { tensor: tensor.to_owned() };
-                return Err(Error::Write { path: self.path.clone(), defect });
-            };
-            self.files[self.current].close()?;
-            self.current = other;
-            other
-        };
-        self.files[holder].write(tensor, bytes)
+        self.outputs.write(tensor, bytes)
     }
 
     /// Checks that every tensor is complete and gives the files their names, the index last.
-    pub fn finish(mut self) -> Result<(), Error> {
-        let mut outputs: Vec<Output> = self.files.into_iter().chain(self.index.take()).collect();
-        outputs.iter_mut().try_for_each(Output::complete)?;
-        let mut placed: Vec<PathBuf> = Vec::new();
-        for output in outputs {
-            match output.put_in_place() {
-                Ok(path) => placed.push(path),
-                Err(error) => {
-                    // Half a checkpoint is worse than none. The error that stopped us is the one to report.
-                    for path in placed {
-                        let _ = fs::remove_file(path);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
+    pub fn finish(self) -> Result<(), Error> {
+        self.outputs.finish()
     }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use codec::Encoding;
-use format::gguf::{Draft, SplitDefect, Value};
-use format::{Error, Existing, Limits, Metadata, Shape, open};
+use format::gguf::{Division, Draft, Kind, Reader, SplitDefect, Value};
+use format::{Error, Existing, Limits, Metadata, Shape, TensorSource, open};
 
 use crate::fixtures;
 
@@ -188,4 +188,119 @@ fn one_part_of_one_is_a_whole_file() {
     let path = dir.path().join("whatever.gguf");
     write_as(&path, &part);
     assert_eq!(open(&path, &Limits::default()).unwrap().tensors().len(), 2);
+}
+
+/// A draft of seven tensors of 32 bytes each, and one key.
+fn draft(path: &Path) -> Draft {
+    let mut draft = Draft::new(path);
+    draft.put("general.name", "split").unwrap();
+    for i in 0..7 {
+        draft.tensor(&format!("t{i}"), Encoding::F32, &Shape::new(vec![8])).unwrap();
+    }
+    draft
+}
+
+fn write_split(path: &Path, division: &Division) -> Vec<PathBuf> {
+    let planned = draft(path).plan(division).unwrap();
+    let mut writer = draft(path).create_split(division, Existing::Refuse).unwrap();
+    for i in (0..7u8).rev() {
+        writer.write(&format!("t{i}"), &[i; 32]).unwrap();
+    }
+    writer.finish().unwrap();
+    for file in &planned {
+        assert_eq!(fs::metadata(&file.path).unwrap().len(), file.bytes, "{}", file.path.display());
+    }
+    planned.into_iter().map(|file| file.path).collect()
+}
+
+#[test]
+fn what_is_split_opens_whole_from_any_part() {
+    let dir = tempfile::tempdir().unwrap();
+    for (stem, division, parts) in [
+        ("bytes", Division::by_bytes(64), vec![2, 2, 2, 1]),
+        ("tensors", Division::by_tensors(3), vec![3, 3, 1]),
+        ("keys", Division::by_tensors(7).with_keys_alone(true), vec![0, 7]),
+    ] {
+        let files = write_split(&dir.path().join(format!("{stem}.gguf")), &division);
+        for (number, file) in files.iter().enumerate() {
+            let count = parts.len();
+            let name = format!("{stem}-{:05}-of-{count:05}.gguf", number + 1);
+            assert_eq!(file, &dir.path().join(name));
+            let source = Reader::open(file, &Limits::default()).unwrap();
+            assert_eq!(source.files(), files);
+            assert_eq!(source.keys().get_str("general.name"), Ok("split"));
+            let mut held = vec![0; count];
+            for (i, info) in source.tensors().iter().enumerate() {
+                assert_eq!((info.name.as_str(), source.bytes(info)), (&*format!("t{i}"), &[i as u8; 32][..]));
+                held[info.file] += 1;
+            }
+            assert_eq!(held, parts);
+            let like = draft(file).plan(&Division::like(&source)).unwrap();
+            assert_eq!(like.iter().map(|part| part.tensors.len()).collect::<Vec<_>>(), parts);
+            assert!(like.iter().map(|part| &part.path).eq(&files), "{stem}");
+        }
+    }
+}
+
+/// The files that llama.cpp's own tool made of what is in them.
+#[test]
+fn parts_are_written_as_llama_cpp_writes_them() {
+    let part = |n| fixtures::path(&format!("gguf-good/moe-experts-f32-f16-split-{n:05}-of-00003.gguf"));
+    let source = Reader::open(&part(1), &Limits::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let draft = Draft::like(&dir.path().join("m.gguf"), &source).unwrap();
+    let mut writer = draft.create_split(&Division::like(&source), Existing::Refuse).unwrap();
+    let mut copied = 0;
+    writer.copy(&source, &mut |bytes| copied = bytes).unwrap();
+    assert_eq!(copied, source.tensors().iter().map(|info| info.size).sum::<u64>());
+    writer.finish().unwrap();
+    for n in 1..=3 {
+        let ours = fs::read(dir.path().join(format!("m-{n:05}-of-00003.gguf"))).unwrap();
+        assert!(ours == fs::read(part(n)).unwrap(), "part {n}");
+    }
+}
+
+#[test]
+fn one_part_is_no_split_and_parts_are_there_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    assert_eq!(write_split(&path, &Division::by_bytes(1 << 20)), std::slice::from_ref(&path));
+    let source = Reader::open(&path, &Limits::default()).unwrap();
+    assert!(!source.keys().contains("split.count"));
+    fs::remove_file(&path).unwrap();
+
+    let mut writer = draft(&path).create_split(&Division::by_tensors(2), Existing::Refuse).unwrap();
+    (0..6).for_each(|i| writer.write(&format!("t{i}"), &[0; 32]).unwrap());
+    assert!(matches!(writer.finish(), Err(Error::Write { .. })), "t6 is missing");
+    let mut writer = draft(&path).create_split(&Division::by_tensors(2), Existing::Refuse).unwrap();
+    (0..7).for_each(|i| writer.write(&format!("t{i}"), &[0; 32]).unwrap());
+    fs::write(dir.path().join("m-00003-of-00004.gguf"), "mine").unwrap();
+    assert!(matches!(writer.finish(), Err(Error::Exists { .. })));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_division_that_does_not_fit_is_refused() {
+    let path = Path::new("m.gguf");
+    let counts = Division::like(
+        &Reader::open(&fixtures::path("gguf/split-00001-of-00003.gguf"), &Limits::default()).unwrap(),
+    );
+    match draft(path).plan(&counts) {
+        Err(Error::Split { defect: SplitDefect::Division { planned: 5, found: 7 }, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let mut numbered = draft(path);
+    numbered.put("split.no", 0u16).unwrap();
+    match numbered.plan(&Division::by_tensors(1)) {
+        Err(Error::Gguf { defect, .. }) => {
+            assert!(matches!(defect.kind, Kind::DuplicateKey { .. }), "{defect}")
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut many = Draft::new(path);
+    (0..65_536).for_each(|i| many.tensor(&format!("t{i}"), Encoding::I8, &Shape::new(vec![1])).unwrap());
+    match many.plan(&Division::by_tensors(1)) {
+        Err(Error::Split { defect: SplitDefect::TooMany { found: 65_536, limit: 65_535 }, .. }) => {}
+        other => panic!("{other:?}"),
+    }
 }

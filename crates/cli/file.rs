@@ -1,0 +1,54 @@
+//! Small files that commands write: there whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+
+/// Writes a file under a temporary name beside it, then renames. One that is there is replaced only if `force`.
+pub fn write(path: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
+    let exists =
+        || anyhow::anyhow!("{}: exists already; remove it, write elsewhere, or give --force", path.display());
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".etalon-").suffix(".part");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
+        }
+        let mut file = builder.tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        file.flush()?;
+        anyhow::Ok(file)
+    };
+    let file = write().with_context(|| format!("cannot write {}", path.display()))?;
+    let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
+    match placed {
+        Ok(_) => Ok(()),
+        Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
+        Err(e) => Err(e.error).with_context(|| format!("cannot write {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_replaced_only_on_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("page.html");
+        write(&path, b"one", false).unwrap();
+        assert!(write(&path, b"two", false).unwrap_err().to_string().contains("exists already"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        write(&path, b"two", true).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert!(write(&dir.path().join("no/such"), b"", false).unwrap_err().to_string().contains("no/such"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
