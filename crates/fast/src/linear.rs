@@ -15,6 +15,9 @@ use crate::kernels::{Numbers, Row, Table};
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
 
+/// Bytes that a thread streams through when tokens are few: much less, and memory does not get up to speed.
+const PART_BYTES: usize = 256 << 10;
+
 /// A matrix, what enters it and where it goes: `y[t, n] = Σ_k x[t, k] · w[n, k]`.
 pub(crate) struct Product<'a> {
     pub w: &'a Matrix<'a>,
@@ -60,8 +63,13 @@ impl Model<'_> {
                 // Now, once, rather than by whichever thread comes first while the others wait.
                 x.digits(0, coding.layout());
             }
-            let chunks = y.axis_chunks_iter_mut(Axis(1), PANEL_ROWS);
-            parts.extend(chunks.enumerate().map(|(i, y)| Part { w, x, first_row: i * PANEL_ROWS, y }));
+            // Few tokens are over so soon that the parts must be large for the memory to stream.
+            let rows = match x.is_few() {
+                true => (PART_BYTES / w.row_bytes(0).len()).next_multiple_of(TOGETHER).max(TOGETHER),
+                false => PANEL_ROWS,
+            };
+            let chunks = y.axis_chunks_iter_mut(Axis(1), rows);
+            parts.extend(chunks.enumerate().map(|(i, y)| Part { w, x, first_row: i * rows, y }));
         }
         let table = self.table;
         self.team.each(&mut parts, |part| SPACE.with_borrow_mut(|space| part.run(table, space)));
