@@ -53,7 +53,7 @@ pub fn judge(
     kernels: Kernels,
 ) -> (f64, String, f64) {
     let exact = reference::Model::new(config, weights.clone(), Precision::F32);
-    let fast = ::fast::Model::new(config, weights.clone(), Options { kernels, ..Options::default() });
+    let fast = ::fast::Model::new(config, weights.clone(), Options { kernels, threads: Some(1) });
     let (mut exact_state, mut local_state) = (reference::State::new(config), ::fast::State::new(config));
     let (mut truth, mut local) = (Collect::all(), Collect::all());
     let (mut free_state, mut free) = (::fast::State::new(config), Collect::all());

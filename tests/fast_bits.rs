@@ -4,7 +4,16 @@ use ::fast::{Error, Kernels, Logits, Model, Options, State};
 use model::{Checkpoint, Config, NonFinitePolicy};
 use trace::{Collect, NoTap, Trace, Values};
 
-use crate::fast::{CHECKPOINTS, open, text};
+use crate::fast::{open, text};
+
+/// Every mixer, every feed-forward part, tiled heads, plain numbers and blocks with whole numbers.
+const CHECKPOINTS: [&str; 5] = [
+    "models/dense-unequal-f32",
+    "models/moe-packed-bf16",
+    "golden/dense-f32",
+    "gguf-good/dense-text-f32-q8_0.gguf",
+    "gguf-good/moe-experts-f32-q8_0.gguf",
+];
 
 const TOKENS: usize = 41;
 

@@ -186,6 +186,6 @@ impl<'w> Model<'w> {
 
     /// Rows made ready for matrices whose columns are stored as `w`'s are.
     pub(crate) fn input(&self, x: &Rows, w: &Matrix<'_>) -> Input {
-        Input::new(x.view(), w.col_tiling(), self.table.tile_tokens)
+        Input::new(x.view(), w.col_tiling(), self.table)
     }
 }

@@ -7,12 +7,16 @@ use ndarray::{Array2, ArrayViewMut2, Axis};
 
 use crate::forward::Model;
 use crate::input::Input;
-use crate::kernels::Table;
-use crate::kernels::lane::{Lane, flat_mut};
-use crate::kernels::tile::Panel;
+use crate::kernels::digits::{Coding, Layout};
+use crate::kernels::lane::{LANES, Lane, flat_mut};
+use crate::kernels::tile::{Panel, TOGETHER};
+use crate::kernels::{Numbers, Row, Table};
 
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
+
+/// Bytes that a thread streams through when tokens are few: much less, and memory does not get up to speed.
+const PART_BYTES: usize = 256 << 10;
 
 /// A matrix, what enters it and where it goes: `y[t, n] = Σ_k x[t, k] · w[n, k]`.
 pub(crate) struct Product<'a> {
@@ -43,7 +47,7 @@ thread_local! {
 impl Model<'_> {
     /// `x` times one matrix: `[T, N]`.
     pub(crate) fn linear(&self, x: &Input, w: &Matrix<'_>) -> Array2<f32> {
-        let mut y = self.buffers.rows(x.tiles.tokens, w.rows());
+        let mut y = self.buffers.rows(x.tokens, w.rows());
         self.products(vec![Product { w, x, y: &mut y }]);
         y
     }
@@ -52,9 +56,20 @@ impl Model<'_> {
     pub(crate) fn products(&self, products: Vec<Product<'_>>) {
         let mut parts = Vec::new();
         for Product { w, x, y } in products {
-            assert!(x.width == w.cols() && y.dim() == (x.tiles.tokens, w.rows()), "shapes agree");
-            let chunks = y.axis_chunks_iter_mut(Axis(1), PANEL_ROWS);
-            parts.extend(chunks.enumerate().map(|(i, y)| Part { w, x, first_row: i * PANEL_ROWS, y }));
+            assert!(x.width == w.cols() && y.dim() == (x.tokens, w.rows()), "shapes agree");
+            if x.is_few()
+                && let Some(coding) = Coding::of(w.encoding(), w.cols())
+            {
+                // Now, once, rather than by whichever thread comes first while the others wait.
+                x.digits(0, coding.layout());
+            }
+            // Few tokens are over so soon that the parts must be large for the memory to stream.
+            let rows = match x.is_few() {
+                true => (PART_BYTES / w.row_bytes(0).len()).next_multiple_of(TOGETHER).max(TOGETHER),
+                false => PANEL_ROWS,
+            };
+            let chunks = y.axis_chunks_iter_mut(Axis(1), rows);
+            parts.extend(chunks.enumerate().map(|(i, y)| Part { w, x, first_row: i * rows, y }));
         }
         let table = self.table;
         self.team.each(&mut parts, |part| SPACE.with_borrow_mut(|space| part.run(table, space)));
@@ -62,22 +77,65 @@ impl Model<'_> {
 }
 
 impl Part<'_> {
-    fn run(&mut self, table: &Table, space: &mut Space) {
-        let (rows, groups) = (self.y.ncols(), self.x.tiles.groups);
+    fn run(&mut self, table: &'static Table, space: &mut Space) {
+        if !self.x.is_few() {
+            self.decode(space);
+            let panel = Panel { lanes: &space.panel, stride: self.x.groups + 1 };
+            return (table.product)(&panel, self.x.tiles(), &mut self.y, &mut space.sums);
+        }
+        let encoding = self.w.encoding();
+        match (Coding::of(encoding, self.w.cols()), table.numbers(encoding)) {
+            (Some(coding), _) => self.rows(coding.layout(), table.row(coding)),
+            (None, Some(numbers)) if self.w.cols().is_multiple_of(LANES) => self.numbers(numbers),
+            _ => {
+                self.decode(space);
+                let panel = Panel { lanes: &space.panel, stride: self.x.groups + 1 };
+                for (t, mut y) in self.y.axis_chunks_iter_mut(Axis(0), 1).enumerate() {
+                    (table.product)(&panel, self.x.token(t), &mut y, &mut space.sums);
+                }
+            }
+        }
+    }
+
+    /// Quantized rows, straight from their codes.
+    fn rows(&mut self, layout: Layout, row: Row) {
+        for r in 0..self.y.ncols() {
+            let bytes = self.w.row_bytes(self.first_row + r);
+            for t in 0..self.y.nrows() {
+                self.y[[t, r]] = row(bytes, self.x.digits(t, layout));
+            }
+        }
+    }
+
+    /// Rows of plain numbers, some at a time; the last is repeated where there are no more.
+    fn numbers(&mut self, numbers: Numbers) {
+        let last = self.y.ncols() - 1;
+        for r in (0..=last).step_by(TOGETHER) {
+            let rows = std::array::from_fn(|i| self.w.row_bytes(self.first_row + last.min(r + i)));
+            for t in 0..self.y.nrows() {
+                for (i, y) in numbers(rows, self.x.token(t).lanes).into_iter().enumerate() {
+                    if r + i <= last {
+                        self.y[[t, r + i]] = y;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fills the panel with these rows in f32.
+    fn decode(&self, space: &mut Space) {
         // One more than a row has, so that rows do not all compete for the same cache sets.
-        let stride = groups + 1;
+        let (rows, stride) = (self.y.ncols(), self.x.groups + 1);
         if space.panel.len() < rows * stride {
             space.panel.resize(rows * stride, Lane::ZERO);
         }
         for (r, row) in space.panel.chunks_exact_mut(stride).take(rows).enumerate() {
-            let row = flat_mut(&mut row[..groups]);
+            let row = flat_mut(&mut row[..self.x.groups]);
             row[self.w.cols()..].fill(0.0);
             let bytes = self.w.row_bytes(self.first_row + r);
             if let Err(error) = self.w.encoding().decode(bytes, &mut row[..self.w.cols()]) {
                 unreachable!("a row's bytes were measured when the matrix was made: {error}");
             }
         }
-        let panel = Panel { lanes: &space.panel, stride };
-        (table.product)(&panel, &self.x.tiles, &mut self.y, &mut space.sums);
     }
 }

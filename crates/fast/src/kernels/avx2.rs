@@ -5,7 +5,15 @@ use std::arch::x86_64::*;
 use super::lane::{LANES, Lanes};
 use super::*;
 
-table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 32);
+table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 32,
+    row_q4_0 = digits::row::<digits::Q4_0, Avx2>,
+    row_q8_0 = digits::row::<digits::Q8_0, Avx2>,
+    row_q4_k = digits::row::<digits::Q4K, Avx2>,
+    row_q5_k = digits::row::<digits::Q5K, Avx2>,
+    row_q6_k = digits::row::<digits::Q6K, Avx2>,
+    row_iq4_nl = digits::row::<digits::Iq4Nl, Avx2>,
+    row_iq4_xs = digits::row::<digits::Iq4Xs, Avx2>,
+);
 
 /// The table, where the processor has what it is compiled for.
 pub(super) fn detect() -> Option<&'static Table> {
@@ -23,6 +31,33 @@ impl Lanes for Avx2 {
     fn load(from: &[f32; LANES]) -> Avx2 {
         // SAFETY: sixteen numbers are two registers; used only in functions compiled for AVX2.
         unsafe { Avx2(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+    }
+
+    #[inline(always)]
+    fn load_f32(from: &[u8; 4 * LANES]) -> Avx2 {
+        let from: *const f32 = from.as_ptr().cast();
+        // SAFETY: 64 bytes are two registers, wherever they lie; used only in functions compiled for AVX2.
+        unsafe { Avx2(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+    }
+
+    #[inline(always)]
+    fn load_f16(from: &[u8; 2 * LANES]) -> Avx2 {
+        let from: *const __m128i = from.as_ptr().cast();
+        // SAFETY: 32 bytes are two registers; used only in functions compiled for AVX2 and F16C.
+        unsafe { Avx2(_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1)))) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(from: &[u8; 2 * LANES]) -> Avx2 {
+        let from: *const __m128i = from.as_ptr().cast();
+        // SAFETY: 32 bytes are two registers; used only in functions compiled for AVX2.
+        unsafe {
+            let wide = |half| {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(half));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+            };
+            Avx2(wide(from), wide(from.add(1)))
+        }
     }
 
     #[inline(always)]

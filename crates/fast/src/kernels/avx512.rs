@@ -10,7 +10,14 @@ table!(
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
     Avx512,
     4 x 6,
-    64
+    64,
+    row_q4_0 = avx512_rows::q4_0,
+    row_q8_0 = avx512_rows::q8_0,
+    row_q4_k = avx512_rows::q4_k,
+    row_q5_k = avx512_rows::q5_k,
+    row_q6_k = avx512_rows::q6_k,
+    row_iq4_nl = avx512_rows::iq4_nl,
+    row_iq4_xs = avx512_rows::iq4_xs,
 );
 
 /// The table, where the processor has what it is compiled for.
@@ -28,13 +35,34 @@ pub(super) fn detect() -> Option<&'static Table> {
 }
 
 #[derive(Clone, Copy)]
-struct Avx512(__m512);
+pub(super) struct Avx512(pub __m512);
 
 impl Lanes for Avx512 {
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Avx512 {
         // SAFETY: sixteen numbers are a register; used only in functions compiled for AVX-512.
         unsafe { Avx512(_mm512_loadu_ps(from.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn load_f32(from: &[u8; 4 * LANES]) -> Avx512 {
+        // SAFETY: 64 bytes are a register, wherever they lie; used only in functions compiled for AVX-512.
+        unsafe { Avx512(_mm512_loadu_ps(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_f16(from: &[u8; 2 * LANES]) -> Avx512 {
+        // SAFETY: 32 bytes are half a register; used only in functions compiled for AVX-512.
+        unsafe { Avx512(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(from: &[u8; 2 * LANES]) -> Avx512 {
+        // SAFETY: 32 bytes are half a register; used only in functions compiled for AVX-512.
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+        }
     }
 
     #[inline(always)]

@@ -13,14 +13,24 @@ impl Lane {
 }
 
 /// The numbers of lane groups, in order.
+pub(crate) fn flat(lanes: &[Lane]) -> &[f32] {
+    // SAFETY: a Lane is sixteen f32 without padding, aligned more strictly than they are.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+}
+
+/// The numbers of lane groups, in order.
 pub(crate) fn flat_mut(lanes: &mut [Lane]) -> &mut [f32] {
-    // SAFETY: a Lane is sixteen f32 without padding, aligned more strictly than they are; any f32 are a valid Lane.
+    // SAFETY: as in `flat`; any f32 are a valid Lane.
     unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
 }
 
 /// Sixteen numbers in registers. An instruction set's implementation may only be used where it is there.
 pub(crate) trait Lanes: Copy {
     fn load(from: &[f32; LANES]) -> Self;
+    /// Of sixteen numbers as a file holds them.
+    fn load_f32(from: &[u8; 4 * LANES]) -> Self;
+    fn load_f16(from: &[u8; 2 * LANES]) -> Self;
+    fn load_bf16(from: &[u8; 2 * LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     fn splat(x: f32) -> Self;
     /// `self + a·b`, rounded once.
@@ -37,6 +47,33 @@ impl Lanes for Plain {
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Plain {
         Plain(*from)
+    }
+
+    #[inline(always)]
+    fn load_f32(from: &[u8; 4 * LANES]) -> Plain {
+        let mut lanes = [0.0; LANES];
+        for (lane, bytes) in lanes.iter_mut().zip(from.as_chunks().0) {
+            *lane = f32::from_le_bytes(*bytes);
+        }
+        Plain(lanes)
+    }
+
+    #[inline(always)]
+    fn load_f16(from: &[u8; 2 * LANES]) -> Plain {
+        let mut lanes = [0.0; LANES];
+        for (lane, bytes) in lanes.iter_mut().zip(from.as_chunks().0) {
+            *lane = half::f16::from_le_bytes(*bytes).to_f32();
+        }
+        Plain(lanes)
+    }
+
+    #[inline(always)]
+    fn load_bf16(from: &[u8; 2 * LANES]) -> Plain {
+        let mut lanes = [0.0; LANES];
+        for (lane, bytes) in lanes.iter_mut().zip(from.as_chunks().0) {
+            *lane = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        }
+        Plain(lanes)
     }
 
     #[inline(always)]

@@ -7,17 +7,28 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_rows;
+pub(crate) mod digits;
 pub(crate) mod lane;
 pub(crate) mod plain;
 mod scalar;
 pub(crate) mod team;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tile;
 
 use ndarray::ArrayViewMut2;
 
+use digits::{Chunk, Coding, Digits, Layout};
 use lane::Lane;
 use plain::{Cache, DeltaHead};
-use tile::{Interleaved, Panel};
+use tile::{Panel, TOGETHER, Tokens};
+
+/// A quantized row times a token's digits.
+pub(crate) type Row = fn(&[u8], Digits<'_>) -> f32;
+/// Rows of plain numbers times a token.
+pub(crate) type Numbers = fn([&[u8]; TOGETHER], &[Lane]) -> [f32; TOGETHER];
 
 #[allow(clippy::type_complexity, reason = "signatures as they are in `plain` and `tile`")]
 /// The functions of one instruction set. Their meaning is that of the same names in `plain` and `tile`.
@@ -25,7 +36,18 @@ pub(crate) struct Table {
     name: &'static str,
     /// Tokens of a tile of [`Table::product`].
     pub tile_tokens: usize,
-    pub product: fn(&Panel<'_>, &Interleaved, &mut ArrayViewMut2<'_, f32>, &mut Vec<Lane>),
+    pub product: fn(&Panel<'_>, Tokens<'_>, &mut ArrayViewMut2<'_, f32>, &mut Vec<Lane>),
+    pub row_f32: Numbers,
+    pub row_f16: Numbers,
+    pub row_bf16: Numbers,
+    pub row_q4_0: Row,
+    pub row_q8_0: Row,
+    pub row_q4_k: Row,
+    pub row_q5_k: Row,
+    pub row_q6_k: Row,
+    pub row_iq4_nl: Row,
+    pub row_iq4_xs: Row,
+    pub pack: fn(&[f32], Layout, &mut [Chunk], &mut [Lane]),
     pub dot: fn(&[f32], &[f32]) -> f32,
     pub rms_norm: fn(&[f32], &[f32], f64, &mut [f32]),
     pub gated_norm: fn(&[f32], &[f32], f64, &[f32], &mut [f32]),
@@ -39,13 +61,43 @@ pub(crate) struct Table {
     pub attend: fn(&[f32], usize, usize, &Cache<'_>, usize, f32, &mut Vec<f32>, &mut [f32]),
 }
 
+impl Table {
+    pub(crate) fn row(&self, coding: Coding) -> Row {
+        match coding {
+            Coding::Q4_0 => self.row_q4_0,
+            Coding::Q8_0 => self.row_q8_0,
+            Coding::Q4K => self.row_q4_k,
+            Coding::Q5K => self.row_q5_k,
+            Coding::Q6K => self.row_q6_k,
+            Coding::Iq4Nl => self.row_iq4_nl,
+            Coding::Iq4Xs => self.row_iq4_xs,
+        }
+    }
+
+    /// For encodings of plain numbers that need no decoding worth the name.
+    pub(crate) fn numbers(&self, encoding: codec::Encoding) -> Option<Numbers> {
+        match encoding {
+            codec::Encoding::F32 => Some(self.row_f32),
+            codec::Encoding::F16 => Some(self.row_f16),
+            codec::Encoding::BF16 => Some(self.row_bf16),
+            _ => None,
+        }
+    }
+}
+
 /// Compiles the functions of `plain` and `tile` for an instruction set and makes their table: lanes, rows and tokens
 /// of a tile, columns of the delta rule.
 macro_rules! table {
-    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal) => {
+    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal,
+        $($row:ident = $open:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
-            product(w: &Panel<'_>, x: &Interleaved, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
+            product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
                 = tile::product::<$lanes, $rows, $tokens>;
+            $($row(row: &[u8], x: Digits<'_>) -> f32 = $open;)*
+            row_f32(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::F32>;
+            row_f16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::F16>;
+            row_bf16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::Bf16>;
+            pack(x: &[f32], layout: Layout, chunks: &mut [Chunk], minus: &mut [Lane]) = digits::pack;
             dot(a: &[f32], b: &[f32]) -> f32 = tile::dot::<$lanes>;
             rms_norm(x: &[f32], gain: &[f32], eps: f64, y: &mut [f32]) = plain::rms_norm;
             gated_norm(x: &[f32], gain: &[f32], eps: f64, z: &[f32], y: &mut [f32]) = plain::gated_norm;
@@ -64,6 +116,7 @@ macro_rules! table {
         pub(super) static TABLE: Table = Table {
             name: $name,
             tile_tokens: $tokens,
+            $($row,)* row_f32, row_f16, row_bf16, pack,
             product, dot, rms_norm, gated_norm, l2_norm, silu_product, sigmoid_product, add, add_scaled, convolve,
             delta_rule, attend,
         };
@@ -88,6 +141,18 @@ macro_rules! table {
     };
 }
 use table;
+
+/// Asks for the line at an address, which may be any.
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing, wherever it points.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
 
 /// An instruction set that the kernels are compiled for, which this processor has.
 #[derive(Clone, Copy)]

@@ -3,4 +3,16 @@
 use super::lane::Plain;
 use super::*;
 
-table!("scalar", Plain, 1 x 1, 8);
+table!(
+    "scalar",
+    Plain,
+    1 x 1,
+    8,
+    row_q4_0 = digits::row::<digits::Q4_0, Plain>,
+    row_q8_0 = digits::row::<digits::Q8_0, Plain>,
+    row_q4_k = digits::row::<digits::Q4K, Plain>,
+    row_q5_k = digits::row::<digits::Q5K, Plain>,
+    row_q6_k = digits::row::<digits::Q6K, Plain>,
+    row_iq4_nl = digits::row::<digits::Iq4Nl, Plain>,
+    row_iq4_xs = digits::row::<digits::Iq4Xs, Plain>,
+);

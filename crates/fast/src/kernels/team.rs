@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-/// Looks at the clock-free counter so many times before it lets others run, and then so many before it sleeps: some
-/// tens of microseconds, and a millisecond or two.
-const SPINS: usize = 1 << 10;
+/// A thread looks so many times before it lets others run, some half a millisecond, which is longer than the steps that
+/// one thread takes alone: who yields a processor to another program gets it back too late. And then so many times
+/// before it sleeps.
+const SPINS: usize = 1 << 14;
 const YIELDS: usize = 1 << 11;
 
 /// A job without its lifetime.
@@ -31,6 +32,8 @@ struct Shared {
     unfinished: AtomicUsize,
     panicked: AtomicBool,
     quit: AtomicBool,
+    /// [`SPINS`], or none where threads outnumber processors.
+    spins: usize,
     asleep: Mutex<usize>,
     wake: Condvar,
 }
@@ -44,7 +47,9 @@ unsafe impl Send for Shared {}
 impl Team {
     /// `threads` in all, the caller among them.
     pub(crate) fn new(threads: usize) -> Team {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
+            spins: if threads > processors { 0 } else { SPINS },
             round: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             unfinished: AtomicUsize::new(0),
@@ -112,7 +117,7 @@ impl Team {
         let own = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)() }));
         let mut spins = 0;
         while shared.unfinished.load(Ordering::Acquire) != 0 {
-            wait(&mut spins);
+            shared.wait(&mut spins);
         }
         let helper_panicked = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = own {
@@ -122,19 +127,19 @@ impl Team {
     }
 }
 
-fn wait(spins: &mut usize) {
-    *spins += 1;
-    if *spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
-}
-
 impl Shared {
+    fn wait(&self, spins: &mut usize) {
+        *spins += 1;
+        if *spins < self.spins { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+
     fn help(&self) {
         let mut seen = 0;
         loop {
             let mut spins = 0;
             while self.round.load(Ordering::Acquire) == seen {
-                wait(&mut spins);
-                if spins > SPINS + YIELDS {
+                self.wait(&mut spins);
+                if spins > self.spins + YIELDS {
                     self.sleep(seen);
                 }
             }

@@ -8,29 +8,27 @@ use super::lane::{LANES, Lane, Lanes};
 /// cache while the rows of a task go by. The lanes go on where they stopped.
 const BLOCK: usize = 64;
 
-/// Activations with tokens interleaved: whole tiles of tokens first, then those left over one by one. What fills up
-/// the last lane group is zero.
-pub(crate) struct Interleaved {
-    pub lanes: Vec<Lane>,
+/// Activations of some tokens: whole tiles of tokens interleaved, then those left over one by one. What fills up the
+/// last lane group of a token is zero.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a> {
+    pub lanes: &'a [Lane],
     pub tokens: usize,
     /// Lane groups of a token.
     pub groups: usize,
 }
 
-impl Interleaved {
-    /// Of `tokens` rows of `groups` lane groups, for tiles of `tile` tokens.
-    pub(crate) fn new(x: &[Lane], groups: usize, tile: usize) -> Interleaved {
-        let tokens = x.len() / groups;
-        let whole = tokens / tile * tile;
-        let mut lanes = Vec::with_capacity(x.len());
-        for rows in x[..whole * groups].chunks_exact(tile * groups) {
-            for g in 0..groups {
-                lanes.extend(rows[g..].iter().step_by(groups));
-            }
+/// Rows of `groups` lane groups as [`Tokens`] has them, for tiles of `tile` tokens.
+pub(crate) fn interleave(x: &[Lane], groups: usize, tile: usize) -> Vec<Lane> {
+    let whole = x.len() / (tile * groups) * tile * groups;
+    let mut lanes = Vec::with_capacity(x.len());
+    for rows in x[..whole].chunks_exact(tile * groups) {
+        for g in 0..groups {
+            lanes.extend(rows[g..].iter().step_by(groups));
         }
-        lanes.extend_from_slice(&x[whole * groups..]);
-        Interleaved { lanes, tokens, groups }
     }
+    lanes.extend_from_slice(&x[whole..]);
+    lanes
 }
 
 /// Decoded rows of a matrix, `stride` lane groups apart.
@@ -45,7 +43,7 @@ pub(crate) struct Panel<'a> {
 #[inline(always)]
 pub(crate) fn product<L: Lanes, const R: usize, const T: usize>(
     w: &Panel<'_>,
-    x: &Interleaved,
+    x: Tokens<'_>,
     out: &mut ArrayViewMut2<'_, f32>,
     sums: &mut Vec<Lane>,
 ) {
@@ -138,4 +136,50 @@ pub(crate) fn dot<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
         lanes = lanes.add_product(L::load(&a), L::load(&b));
     }
     lanes.sum()
+}
+
+/// A number type that rows are multiplied in as they lie in the file.
+pub(crate) trait Number {
+    const BYTES: usize;
+    fn load<L: Lanes>(from: &[u8]) -> L;
+}
+
+macro_rules! number {
+    ($($name:ident $bytes:literal $load:ident),*) => {$(
+        pub(crate) struct $name;
+        impl Number for $name {
+            const BYTES: usize = $bytes;
+            #[inline(always)]
+            fn load<L: Lanes>(from: &[u8]) -> L {
+                L::$load(from.first_chunk().expect("a lane group's bytes"))
+            }
+        }
+    )*};
+}
+number!(F32 4 load_f32, F16 2 load_f16, Bf16 2 load_bf16);
+
+/// Rows that are multiplied together, so that one waits while another adds.
+pub(crate) const TOGETHER: usize = 4;
+
+/// [`product`] of some rows of plain numbers, all of whole lane groups, with one token.
+#[inline(always)]
+pub(crate) fn numbers<L: Lanes, N: Number>(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] {
+    let mut sums = [L::splat(0.0); TOGETHER];
+    let step = N::BYTES * LANES;
+    for r in rows {
+        assert!(r.len() == x.len() * step);
+    }
+    for (i, x) in x.iter().enumerate() {
+        let x = L::load(&x.0);
+        for r in 0..TOGETHER {
+            // As far ahead as these rows are long: the next ones, since rows follow each other.
+            super::prefetch(rows[r].as_ptr().wrapping_add(i * step + TOGETHER * rows[r].len()));
+            sums[r] = sums[r].add_product(N::load::<L>(&rows[r][i * step..(i + 1) * step]), x);
+        }
+    }
+    let mut out = [0.0; TOGETHER];
+    for r in 0..TOGETHER {
+        out[r] = sums[r].sum();
+    }
+    out
 }
