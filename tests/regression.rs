@@ -76,6 +76,10 @@ fn a_trace_judged_block_by_block_blames_one_layer() {
     // In double precision it is the truth itself.
     let truth = "fixtures/traces/dense-text-f32.f64.npz";
     words(&format!("verify {MODEL} --against {truth} --local --limit *=1e-24")).expect(0);
+    let room = tempfile::tempdir().unwrap();
+    let page = room.path().join("page.html");
+    words(&format!("verify {MODEL} --against {trace} --html {}", page.display())).expect(0);
+    assert!(fs::read_to_string(page).unwrap().contains("all 75 points within their limits"));
     let mutant = Mutant::of("models/dense-text-f32");
     mutant.edit("model.layers.1.mlp.down_proj.weight", |t| t.values.iter_mut().for_each(|x| *x *= 1.00005));
     let model = mutant.path().to_str().unwrap();
