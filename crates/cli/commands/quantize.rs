@@ -275,7 +275,7 @@ impl Args {
             crate::file::write(file, crate::quantize_page::html(&receipt).as_bytes(), self.force)?;
         }
         let quantized = Quantized { receipt, receipt_file, report: self.report.clone() };
-        Ok(Outcome::fine(quantized, |quantized, style| text(quantized, style)))
+        Ok(Outcome::fine(quantized, text))
     }
 
     fn importance(&self) -> anyhow::Result<Option<Importance>> {
