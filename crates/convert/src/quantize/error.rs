@@ -113,7 +113,19 @@ pub enum Error {
     Convert(Box<crate::Error>),
     /// Of files.
     #[error(transparent)]
-    Format(#[from] format::Error),
+    Format(Box<format::Error>),
+}
+
+impl From<crate::Error> for Error {
+    fn from(error: crate::Error) -> Error {
+        Error::Convert(Box::new(error))
+    }
+}
+
+impl From<format::Error> for Error {
+    fn from(error: format::Error) -> Error {
+        Error::Format(Box::new(error))
+    }
 }
 
 /// The first few, and how many more.
