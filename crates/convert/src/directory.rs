@@ -51,9 +51,10 @@ impl Directory {
         check(&path, existing)?;
         let io = |source| Error::Io { path: path.clone(), action: "move the finished directory to", source };
         if path.symlink_metadata().is_ok() {
-            // A directory cannot be renamed over a full one: the old one steps aside first, and back on failure.
-            let (aside, _claim) = sibling(&path)?;
-            let old = aside.path().join("replaced");
+            // A directory cannot be renamed over a full one: the old one steps aside first, and back on failure. No run
+            // clears away what has this name: whoever is killed here finds the old one in it.
+            let aside = Builder::new().prefix(".replaced-").tempdir_in(parent(&path)).map_err(io)?;
+            let old = aside.path().join(path.file_name().unwrap_or("replaced".as_ref()));
             fs::rename(&path, &old).map_err(io)?;
             if let Err(error) = fs::rename(temporary.path(), &path) {
                 fs::rename(&old, &path).map_err(io)?;
@@ -83,11 +84,15 @@ fn check(path: &Path, existing: Existing) -> Result<(), Error> {
     Err(Error::NotACheckpoint { path: path.to_owned() })
 }
 
-fn sibling(path: &Path) -> Result<(TempDir, Claim), Error> {
-    let parent = match path.parent() {
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn sibling(path: &Path) -> Result<(TempDir, Claim), Error> {
+    let parent = parent(path);
     let mut builder = Builder::new();
     builder.prefix(".etalon-").suffix(".part");
     // Temporary directories are private by default, but this one becomes what was asked for: the umask decides.

@@ -144,9 +144,3 @@ fn mismatch(missing: &[String], unknown: &[String]) -> String {
     let parts = [part(missing, "it says nothing about"), part(unknown, "the model has no")];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
-
-impl From<crate::Error> for Error {
-    fn from(error: crate::Error) -> Self {
-        Error::Convert(Box::new(error))
-    }
-}
