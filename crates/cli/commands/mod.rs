@@ -2,6 +2,7 @@
 
 mod compare;
 mod dump;
+mod edit;
 mod inspect;
 mod merge;
 mod mock;
@@ -19,6 +20,7 @@ pub enum Command {
     Verify(verify::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
+    Edit(edit::Args),
     Split(split::Args),
     Merge(merge::Args),
     Mock(mock::Args),
@@ -31,6 +33,7 @@ impl Command {
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Edit(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
