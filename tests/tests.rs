@@ -8,6 +8,7 @@ mod etalon;
 mod files;
 mod floors;
 mod golden;
+mod inspect;
 mod mutant;
 mod mutations;
 mod pages;
