@@ -50,7 +50,8 @@ fn the_lint_finds_what_a_converter_forgot() {
         let mutant = Mutant::of("gguf-good/dense-text-f32-f32.gguf");
         let layers = [0, 1, 2, 3].map(|l| name.replace("{}", &l.to_string()));
         let source = format::open(mutant.path(), &format::Limits::default()).unwrap();
-        let mut names: Vec<String> = layers.into_iter().filter(|name| source.tensor(name).is_some()).collect();
+        let mut names: Vec<String> =
+            layers.into_iter().filter(|name| source.tensor(name).is_some()).collect();
         names.dedup();
         drop(source);
         assert!(!names.is_empty());
