@@ -61,7 +61,21 @@ fn readmes_commands_are_real() {
 #[test]
 fn every_command_has_help_with_examples() {
     let help = words("--help").expect(0).stdout;
-    for verb in ["dump", "verify", "compare", "inspect", "edit", "split", "merge", "mock"] {
+    // One a line: see `etalon --help`.
+    #[rustfmt::skip]
+    let verbs = [
+        "compare",
+        "convert",
+        "dump",
+        "edit",
+        "inspect",
+        "merge",
+        "mock",
+        "run",
+        "split",
+        "verify",
+    ];
+    for verb in verbs {
         assert!(help.contains(verb), "{help}");
         let help = etalon([verb, "--help"]).expect(0).stdout;
         assert!(help.contains("Examples:") && help.contains(&format!("  etalon {verb} ")), "{help}");

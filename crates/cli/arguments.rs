@@ -47,6 +47,22 @@ impl From<Precision> for reference::Precision {
     }
 }
 
+/// What computes.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Engine {
+    /// The exact pass that the other is judged by.
+    #[default]
+    Reference,
+}
+
+impl From<Engine> for eval::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Reference => eval::Engine::Reference,
+        }
+    }
+}
+
 /// What the model reads.
 #[derive(clap::Args)]
 #[group(required = false, multiple = false)]

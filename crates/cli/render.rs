@@ -167,19 +167,35 @@ impl Bar {
     }
 }
 
-impl eval::Progress for Bar {
-    fn begin(&self, what: &str, total: u64) {
-        let template =
-            if total == 0 { "{spinner} {msg}  {elapsed}" } else { "{msg} [{bar:30}] {percent}%  {eta} left" };
+impl Bar {
+    /// Work that is counted in bytes begins.
+    pub fn begin_bytes(&self, what: &str, total: u64) {
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        self.start(template, what, total);
+    }
+
+    fn start(&self, template: &str, what: &str, total: u64) {
         self.0.set_style(ProgressStyle::with_template(template).expect("a template of known keys"));
         self.0.set_message(what.to_owned());
         self.0.reset();
         self.0.set_length(total);
         self.0.enable_steady_tick(Duration::from_millis(250));
     }
+}
+
+impl eval::Progress for Bar {
+    fn begin(&self, what: &str, total: u64) {
+        let template =
+            if total == 0 { "{spinner} {msg}  {elapsed}" } else { "{msg} [{bar:30}] {percent}%  {eta} left" };
+        self.start(template, what, total);
+    }
 
     fn reached(&self, done: u64) {
         self.0.set_position(done);
+    }
+
+    fn finished(&self) {
+        self.0.finish_and_clear();
     }
 }
 

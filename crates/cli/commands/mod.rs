@@ -1,11 +1,13 @@
 //! One file a command: its arguments, whose comments are the help, and one call of the library.
 
 mod compare;
+mod convert;
 mod dump;
 mod edit;
 mod inspect;
 mod merge;
 mod mock;
+mod run;
 mod split;
 mod verify;
 
@@ -19,24 +21,29 @@ pub enum Command {
     Dump(dump::Args),
     Verify(verify::Args),
     Compare(compare::Args),
+    Convert(convert::Args),
     Inspect(inspect::Args),
     Edit(edit::Args),
     Split(split::Args),
     Merge(merge::Args),
     Mock(mock::Args),
+    Run(run::Args),
 }
 
 impl Command {
-    pub fn run(self) -> anyhow::Result<Outcome> {
+    /// `json`: nothing but the report is to be printed.
+    pub fn run(self, json: bool) -> anyhow::Result<Outcome> {
         match self {
             Command::Dump(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Convert(args) => args.run(),
             Command::Inspect(args) => args.run(),
             Command::Edit(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),
+            Command::Run(args) => args.run(json),
         }
     }
 }

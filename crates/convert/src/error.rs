@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use codec::{EncodeError, Encoding};
 use model::ConfigError;
+use model::tokenizer::TokenizerError;
 
 /// Why a checkpoint could not be made. Each says what was asked for and what would do.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +32,30 @@ pub enum Error {
     },
     /// A vocabulary that does not hold what every tokenizer needs.
     #[error("vocab_size {found} is too small: a tokenizer needs {least} (256 bytes and the special tokens)")]
-    Vocabulary {
+    SmallVocabulary {
         /// The configuration's vocab_size.
         found: usize,
         /// The smallest that would do.
         least: usize,
+    },
+    /// Tokenizer files or keys that contradict the model or each other.
+    #[error("{place}: {what}")]
+    Vocabulary {
+        /// The directory, or the keys.
+        place: String,
+        /// What is wrong, and what was expected.
+        what: String,
+    },
+    /// Tokenizer files that cannot be read.
+    #[error(transparent)]
+    Tokenizer(Box<TokenizerError>),
+    /// A small file beside the weights that is no JSON of the kind that it should be.
+    #[error("{}: {what}", .path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        what: String,
     },
     /// An encoding that this kind of file does not hold, or that cannot be made here.
     #[error("{} cannot be the type of a {format} checkpoint: expected {expected}", encoding.name())]
@@ -66,6 +86,29 @@ pub enum Error {
         /// The weight.
         role: String,
     },
+    /// Multi-token-prediction blocks that were asked for.
+    #[error("{}: has no multi-token-prediction block; leave out --mtp only", .path.display())]
+    NoMtp {
+        /// The source.
+        path: PathBuf,
+    },
+    /// Half a multi-token-prediction block.
+    #[error(
+        "{}: its multi-token-prediction block lacks {missing}; convert a complete checkpoint, or leave the block out \
+         with --mtp drop", .path.display()
+    )]
+    PartialMtp {
+        /// The source.
+        path: PathBuf,
+        /// Names.
+        missing: String,
+    },
+    /// Something that cannot be done, and what can.
+    #[error("{what}")]
+    Request {
+        /// Both.
+        what: String,
+    },
     /// Values that an encoding does not hold.
     #[error("tensor {tensor:?}: {error}")]
     Encode {
@@ -73,6 +116,14 @@ pub enum Error {
         tensor: String,
         /// What is wrong with them.
         error: EncodeError,
+    },
+    /// An output that would destroy what it is made of.
+    #[error("{}: is, or holds, the input {}: write elsewhere", .path.display(), .input.display())]
+    OwnInput {
+        /// The output.
+        path: PathBuf,
+        /// The file of the input.
+        input: PathBuf,
     },
     /// A path that is there and was not to be replaced.
     #[error("{}: exists already; remove it, write elsewhere, or ask for it to be replaced", .path.display())]
@@ -99,4 +150,10 @@ pub enum Error {
     /// A checkpoint file that could not be written.
     #[error(transparent)]
     Format(#[from] format::Error),
+}
+
+impl From<TokenizerError> for Error {
+    fn from(error: TokenizerError) -> Error {
+        Error::Tokenizer(Box::new(error))
+    }
 }

@@ -14,25 +14,58 @@ pub enum Held {
     LogOfNegative,
 }
 
+/// How many neighbours on either side of the nearest f32 may be the one that leads back: an `exp` or a sum changes by
+/// at least a quarter of its own unit from one to the next wherever a way back exists.
+const NEIGHBOURS: u32 = 4;
+
 impl Held {
     /// Takes values from this form to another: in f64, rounded once. Between like forms nothing is touched.
+    ///
+    /// Away from [`Held::Plain`] the f32 is chosen that leads back to the same bits, if there is one.
     pub fn convert(self, to: Held, values: &mut [f32]) {
         if self == to {
             return;
         }
         for value in values {
-            let held = f64::from(*value);
-            let canonical = match self {
-                Held::Plain => held,
-                Held::LessOne => held + 1.0,
-                Held::LogOfNegative => -libm::exp(held),
+            let canonical = self.canonical(*value);
+            *value = match (self, to) {
+                (Held::Plain, Held::LessOne | Held::LogOfNegative) => to.inverse(*value),
+                _ => to.of_canonical(canonical) as f32,
             };
-            *value = match to {
-                Held::Plain => canonical,
-                Held::LessOne => canonical - 1.0,
-                Held::LogOfNegative => libm::log(-canonical),
-            } as f32;
         }
+    }
+
+    /// The canonical value, unrounded.
+    pub fn canonical(self, held: f32) -> f64 {
+        let held = f64::from(held);
+        match self {
+            Held::Plain => held,
+            Held::LessOne => held + 1.0,
+            Held::LogOfNegative => -libm::exp(held),
+        }
+    }
+
+    /// The held value, unrounded.
+    fn of_canonical(self, canonical: f64) -> f64 {
+        match self {
+            Held::Plain => canonical,
+            Held::LessOne => canonical - 1.0,
+            Held::LogOfNegative => libm::log(-canonical),
+        }
+    }
+
+    /// The f32 whose canonical value rounds to `plain`, or else the nearest to what is held of it.
+    fn inverse(self, plain: f32) -> f32 {
+        let nearest = self.of_canonical(f64::from(plain)) as f32;
+        let leads_back = |held: &f32| (self.canonical(*held) as f32).to_bits() == plain.to_bits();
+        let (mut below, mut above) = (nearest, nearest);
+        for _ in 0..=NEIGHBOURS {
+            if let Some(found) = [below, above].into_iter().find(leads_back) {
+                return found;
+            }
+            (below, above) = (below.next_down(), above.next_up());
+        }
+        nearest
     }
 }
 
@@ -100,6 +133,57 @@ impl Form {
     /// As what values the weight is held.
     pub fn held(&self) -> Held {
         self.held
+    }
+
+    /// In which order a row has its columns; `None` is the canonical one.
+    pub fn columns(&self) -> Option<Tiling> {
+        self.col_tiling
+    }
+
+    /// What is done to a weight on its way from this form to another, in words; nothing if it is copied.
+    pub fn steps_to(&self, to: &Form) -> Vec<&'static str> {
+        let mut steps = Vec::new();
+        if self.held != to.held {
+            steps.extend(match self.held {
+                Held::Plain => None,
+                Held::LessOne => Some("+1"),
+                Held::LogOfNegative => Some("−exp"),
+            });
+            steps.extend(match to.held {
+                Held::Plain => None,
+                Held::LessOne => Some("−1"),
+                Held::LogOfNegative => Some("ln of −"),
+            });
+        }
+        steps.extend(match (self.row_tiling.is_some(), to.row_tiling.is_some()) {
+            (false, true) => Some("tile rows"),
+            (true, false) => Some("untile rows"),
+            _ => None,
+        });
+        steps.extend(match (self.col_tiling.is_some(), to.col_tiling.is_some()) {
+            (false, true) => Some("tile columns"),
+            (true, false) => Some("untile columns"),
+            _ => None,
+        });
+        if self.holder != to.holder {
+            steps.extend(match self.holder {
+                Holder::Alone => None,
+                Holder::Half { half: 0, .. } => Some("first half"),
+                Holder::Half { .. } => Some("second half"),
+                Holder::Experts { .. } => Some("stack experts"),
+            });
+            steps.extend(match to.holder {
+                Holder::Alone => None,
+                Holder::Half { .. } => Some("pack gate and up"),
+                Holder::Experts { .. } => Some("part experts"),
+            });
+        }
+        steps
+    }
+
+    /// The same, but for the values: what files hold that say so by other means than their format.
+    pub fn with_held(self, held: Held) -> Form {
+        Form { held, ..self }
     }
 
     /// How many tensors hold the weight: one, or one an expert.

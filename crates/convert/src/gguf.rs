@@ -6,6 +6,7 @@ use model::layout::Role;
 use model::{Config, FeedForward, LayerType};
 
 use crate::error::Error;
+use crate::general::General;
 use crate::target::Target;
 use crate::vocabulary::Vocabulary;
 
@@ -56,10 +57,8 @@ pub fn file_type(encoding: Encoding) -> Option<u32> {
 
 /// What keys say that neither configuration nor vocabulary does.
 pub struct Description<'a> {
-    /// `general.name`.
-    pub name: &'a str,
-    /// `general.size_label`: see [`size_label`].
-    pub size_label: String,
+    /// Name, size and the like.
+    pub general: &'a General,
     /// `general.file_type`.
     pub file_type: u32,
     /// `full_attention_interval` of `config.json`. Readers go by it only if they do not know
@@ -94,8 +93,7 @@ pub fn put_keys(
     };
     draft.put("general.architecture", architecture)?;
     draft.put("general.type", "model")?;
-    draft.put("general.name", description.name)?;
-    draft.put("general.size_label", description.size_label.as_str())?;
+    description.general.put(draft)?;
     let mut keys = Keys { draft, architecture };
     keys.size("block_count", config.num_hidden_layers + config.mtp_num_hidden_layers)?;
     keys.size("context_length", config.max_position_embeddings)?;

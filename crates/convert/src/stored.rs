@@ -2,15 +2,20 @@
 
 use codec::Encoding;
 use model::layout::Role;
-use model::{Checkpoint, Place};
+use model::{Checkpoint, Place, Slot};
 
 use crate::form::{Form, Held};
-use crate::source::{Rows, Source};
+use crate::source::{Rows, Source, StoredRow};
+
+/// How a checkpoint holds a weight.
+pub(crate) fn form_of(checkpoint: &Checkpoint, slot: &Slot) -> Form {
+    Form::new(slot.spec, slot.stored, checkpoint.config())
+}
 
 impl Source for Checkpoint {
     fn weight(&self, place: Place, role: Role) -> Option<Box<dyn Rows + '_>> {
         let slot = self.layout().slot(place, role)?;
-        let form = Form::new(slot.spec, slot.stored, self.config());
+        let form = form_of(self, slot);
         let tensors = slot.tensors.iter().map(|&i| {
             let info = &self.source().tensors()[i];
             (self.source().bytes(info), info.encoding)
@@ -60,6 +65,13 @@ impl Rows for Matrix<'_> {
             unreachable!("the checkpoint's tensors have their shapes' bytes: {error}");
         }
         self.form.columns_to_canonical(out, scratch);
+    }
+
+    fn stored(&self, row: usize) -> Option<StoredRow<'_>> {
+        let (tensor, row) = self.form.stored(row);
+        let InFile { bytes, encoding, row_bytes } = self.tensors[tensor];
+        let columns = self.form.columns();
+        Some(StoredRow { tensor: bytes, start: row * row_bytes, len: row_bytes, encoding, columns })
     }
 }
 

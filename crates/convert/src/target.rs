@@ -51,10 +51,10 @@ impl Target {
         elements as usize / self.cols()
     }
 
-    /// The weight that row `row` of this tensor belongs to, and its canonical row there.
-    pub fn canonical(&self, row: usize) -> (&Part, usize) {
-        let mut held = self.parts.iter().filter_map(|p| Some((p, p.form.canonical(self.number, row)?)));
-        match held.next() {
+    /// Which of the weights row `row` of this tensor belongs to, and its canonical row there.
+    pub fn canonical_part(&self, row: usize) -> (usize, usize) {
+        let held = |(at, part): (usize, &Part)| Some((at, part.form.canonical(self.number, row)?));
+        match self.parts.iter().enumerate().find_map(held) {
             Some(found) => found,
             None => unreachable!("{}: row {row} belongs to none of its weights", self.name),
         }

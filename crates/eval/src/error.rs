@@ -60,4 +60,103 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
+    /// A file beside the weights could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A file beside the weights is no JSON.
+    #[error("{}: {why}; expected JSON", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        why: String,
+    },
+    /// A checkpoint without a chat template.
+    #[error(
+        "{} has no chat template (chat_template.jinja, tokenizer_config.json, or tokenizer.chat_template in a GGUF \
+         file): give one with --template FILE, or use --prompt",
+        model.display()
+    )]
+    NoTemplate {
+        /// The model.
+        model: PathBuf,
+    },
+    /// A chat template that cannot be read, or that refuses a conversation.
+    #[error("chat template{}: {why}", line.map_or(String::new(), |line| format!(", line {line}")))]
+    Template {
+        /// Where.
+        line: Option<usize>,
+        /// Its words, or the parser's.
+        why: String,
+    },
+    /// A prompt that fills the context.
+    #[error(
+        "the prompt has {tokens} tokens, and the context holds {context} with the answer: shorten it, or raise --context"
+    )]
+    Context {
+        /// Length of the prompt.
+        tokens: usize,
+        /// The longest text.
+        context: usize,
+    },
+    /// Logits that nothing can be chosen from.
+    #[error(
+        "the logits after position {position} are not finite (token {token} has {value}): the weights are damaged, or \
+         hold NaN; `etalon dump --list-points` and `etalon verify` find where; --allow-nonfinite goes on"
+    )]
+    Logits {
+        /// Position of the token that was run last.
+        position: usize,
+        /// The first id whose logit is not finite.
+        token: usize,
+        /// That logit.
+        value: f64,
+    },
+    /// A file that is no saved text, or not one of this model.
+    #[error("{}: not a saved text that can be used here: {why}", path.display())]
+    NotSaved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A prompt that does not go on from the saved text.
+    #[error(
+        "the saved text has {tokens} tokens and the prompt is to begin with them, but at position {position} the saved \
+         text has {saved}, the prompt {}: a state cannot be taken back; give the whole text, or no prompt to go on",
+        found.map_or("none".to_owned(), |found| found.to_string())
+    )]
+    OtherText {
+        /// Where they part.
+        position: usize,
+        /// The saved text's token.
+        saved: u32,
+        /// The prompt's.
+        found: Option<u32>,
+        /// Length of the saved text.
+        tokens: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn template(error: minijinja::Error) -> Error {
+        let why = match error.detail() {
+            Some(detail) => format!("{}: {detail}", error.kind()),
+            None => error.kind().to_string(),
+        };
+        Error::Template { line: error.line(), why }
+    }
 }

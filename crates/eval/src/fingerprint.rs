@@ -53,7 +53,7 @@ fn hash(path: &PathBuf, done: &mut u64, progress: &dyn Progress) -> std::io::Res
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}"); // a String takes everything
         text

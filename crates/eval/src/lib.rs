@@ -4,18 +4,32 @@
 //! holds it against a trace from elsewhere. Neither of the two keeps activations: they pass through a tap.
 #![forbid(unsafe_code)]
 
+mod chat;
 mod dump;
+mod ends;
+mod engine;
 mod error;
 mod fingerprint;
+mod generate;
 mod progress;
 mod run;
+mod sampler;
 mod split;
+mod stream;
+mod text;
 mod verify;
 
+pub use chat::{Message, Template};
 pub use dump::{Dump, Dumped, Hash, dump};
+pub use ends::end_tokens;
+pub use engine::{Engine, Loaded, threads};
 pub use error::Error;
 pub use fingerprint::fingerprint;
+pub use generate::{Finish, Generate, Generated, Go, Likely, Made, generate};
 pub use progress::{Progress, Silent};
 pub use run::{Run, run};
+pub use sampler::{Sampling, largest};
 pub use split::Split;
+pub use stream::Stream;
+pub use text::{Text, identity};
 pub use verify::{Verify, precision_for, verify};

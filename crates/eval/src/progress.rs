@@ -7,6 +7,9 @@ pub trait Progress: Sync {
 
     /// So much of it is done.
     fn reached(&self, done: u64);
+
+    /// Something else is about to be shown.
+    fn finished(&self) {}
 }
 
 /// Hears nothing.

@@ -4,7 +4,7 @@ use model::{Checkpoint, NonFinitePolicy};
 use reference::{Kernels, Logits, Model, Precision, State};
 use trace::{Tap, TapError, View};
 
-use crate::{Error, Progress, Silent, Split};
+use crate::{Error, Progress, Silent, Split, engine};
 
 /// How a pass is run. Only the precision changes the result; the rest changes no bit of it.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl Default for Run<'_> {
 impl Run<'_> {
     /// The threads it will use.
     pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        engine::threads(self.threads)
     }
 }
 
@@ -67,12 +67,7 @@ pub fn run(
         return Err(reference::Error::Token { position, token, vocab_size }.into());
     }
     let calls = how.split.calls(tokens.len())?;
-    let threads = how.threads();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Error::Threads { threads, why: e.to_string() })?;
-    pool.install(|| {
+    engine::pool(how.threads())?.install(|| {
         how.progress.begin("reading weights", 0);
         let weights = checkpoint.weights(how.non_finite)?;
         let model = Model::new(config, weights, how.precision).with_kernels(how.kernels);

@@ -63,6 +63,11 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The directory that its small files stand in, of a Hugging Face checkpoint.
+    pub fn directory(&self) -> &Path {
+        directory(&self.path)
+    }
+
     /// The files under it.
     pub fn source(&self) -> &dyn TensorSource {
         self.source.as_ref()

@@ -56,14 +56,28 @@ impl<'a> Matrix<'a> {
         self.encoding
     }
 
+    /// The encoded bytes of canonical row `row`; its columns lie in stored order, see [`Matrix::col_tiling`].
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row_bytes(&self, row: usize) -> &'a [u8] {
+        assert!(row < self.rows);
+        let stored = self.row_tiling.map_or(row, |t| t.stored(row));
+        &self.bytes[stored * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// How stored columns are tiled, if they are.
+    pub fn col_tiling(&self) -> Option<Tiling> {
+        self.col_tiling
+    }
+
     /// Decodes canonical row `row` into `out`, `[cols]`. `scratch` is working space, of any length.
     ///
     /// # Panics
     /// If `row` or the length of `out` is not this matrix's.
     pub fn row(&self, row: usize, out: &mut [f32], scratch: &mut Vec<f32>) {
-        assert!(row < self.rows && out.len() == self.cols);
-        let stored = self.row_tiling.map_or(row, |t| t.stored(row));
-        let bytes = &self.bytes[stored * self.row_bytes..][..self.row_bytes];
+        assert!(out.len() == self.cols);
+        let bytes = self.row_bytes(row);
         let Some(tiling) = self.col_tiling else { return self.decode(bytes, out) };
         scratch.resize(self.cols, 0.0);
         self.decode(bytes, scratch);

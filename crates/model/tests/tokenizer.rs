@@ -172,6 +172,13 @@ proptest! {
         }
     }
 
+    /// A stream of bytes, cut anywhere, is what decoding at once gives: characters cut in two, padding, added tokens.
+    #[test]
+    fn bytes_of_ids_are_their_text(ids in prop::collection::vec(0u32..152_000, 0..40)) {
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| PUBLISHED.bytes(id)).collect();
+        prop_assert_eq!(String::from_utf8_lossy(&bytes).into_owned(), PUBLISHED.decode(&ids).unwrap());
+    }
+
     #[test]
     fn gguf_and_json_agree_on_normal_text(text in text(), special in prop::sample::select(vec![
         "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>", "<|im_start", "[PAD507]",

@@ -10,6 +10,10 @@ use model::{Checkpoint, NonFinitePolicy};
 use reference::{Logits, Model, Precision, State};
 use trace::{Tap, TapError, View};
 
+/// As the executable has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PREFILL: usize = 128;
 const DECODE: usize = 8;
 

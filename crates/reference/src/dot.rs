@@ -35,27 +35,30 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     reduce(&lanes)
 }
 
-/// Adds to the lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once.
+/// The lanes of `Σ a·b` for `R` rows of weights and `T` tokens at once, added to what they hold if they are to `go_on`.
 ///
-/// `x` interleaves tokens: `x[i][t]` is the `i`-th lane group of token `t`. Each row of `w` is as long as `x`. `P`
-/// registers of `S` make eight lanes.
+/// `x` interleaves tokens: `x[i][t]` is the `i`-th lane group of token `t`. `w` is one row after the other, each as long
+/// as `x`. `P` registers of `S` make eight lanes.
 #[inline(always)]
 pub(crate) fn tile<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
     simd: S,
-    w: &[&[Lane]; R],
+    w: &[Lane],
     x: &[[Lane; T]],
+    go_on: bool,
     lanes: &mut [[Lane; T]; R],
 ) {
     let mut sums = [[[simd.splat_f64s(0.0); P]; T]; R];
-    for (sums, lanes) in sums.iter_mut().zip(lanes.iter()) {
-        for (sum, lane) in sums.iter_mut().zip(lanes) {
-            sum.copy_from_slice(S::as_simd_f64s(lane).0);
+    if go_on {
+        for (sums, lanes) in sums.iter_mut().zip(lanes.iter()) {
+            for (sum, lane) in sums.iter_mut().zip(lanes) {
+                sum.copy_from_slice(S::as_simd_f64s(lane).0);
+            }
         }
     }
     // Plain loops: `array::map` and its kin are not inlined into code compiled for another instruction set.
-    let mut rows = *w;
-    for row in &mut rows {
-        *row = &row[..x.len()];
+    let mut rows = [w; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &w[r * x.len()..][..x.len()];
     }
     for (i, x) in x.iter().enumerate() {
         for r in 0..R {

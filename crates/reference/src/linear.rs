@@ -1,6 +1,6 @@
 //! A matrix times many tokens.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 use model::Matrix;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
@@ -14,8 +14,8 @@ use crate::precision::Precision;
 /// own cache holds while the tokens go by.
 const TASK_ROWS: usize = 32;
 
-/// Lane groups multiplied before the next group of rows takes its turn: so many of a tile of tokens are 24 KiB, which
-/// the first-level cache holds while all the rows of a task go by. The lanes go on where they stopped.
+/// Lane groups widened and multiplied before the next ones are: so many of a tile of tokens are 24 KiB, which the
+/// first-level cache holds while all the rows of a task go by. Each sum goes on where it stopped.
 const BLOCK: usize = 64;
 
 /// `y[t, n] = Σ_k x[t, k] · w[n, k]`, rounded: `[T, K] · [N, K]ᵀ → [T, N]`.
@@ -48,14 +48,59 @@ pub(crate) fn linear(
 #[derive(Default)]
 struct Buffers {
     scratch: Vec<f32>,
+    /// Rows as decoded, each filled up with zeros to whole lane groups.
     narrow: Vec<f32>,
-    wide: Vec<Lane>,
+    /// A block of each of these rows: `[rows, BLOCK]`.
+    wide: Lanes,
+    /// Sums of all tokens, tile by tile: `[row, T]` each.
+    sums: Lanes,
+}
+
+/// Lane groups that begin where cache lines do, so that no load takes two.
+#[derive(Default)]
+struct Lanes {
+    values: Vec<f64>,
+    start: usize,
+    len: usize,
+}
+
+impl Lanes {
+    /// Bytes in a cache line, which is a lane group.
+    const LINE: usize = LANES * size_of::<f64>();
+
+    fn zeros(len: usize) -> Lanes {
+        let values = vec![0.0; (len + 1) * LANES];
+        let start = values.as_ptr().align_offset(Self::LINE);
+        Lanes { values, start, len }
+    }
+
+    /// Makes room for `len` groups, of any content.
+    fn resize(&mut self, len: usize) {
+        if self.values.len() < (len + 1) * LANES {
+            *self = Lanes::zeros(len);
+        }
+        self.len = len;
+    }
+}
+
+impl Deref for Lanes {
+    type Target = [Lane];
+
+    fn deref(&self) -> &[Lane] {
+        self.values[self.start..][..self.len * LANES].as_chunks().0
+    }
+}
+
+impl DerefMut for Lanes {
+    fn deref_mut(&mut self) -> &mut [Lane] {
+        self.values[self.start..][..self.len * LANES].as_chunks_mut().0
+    }
 }
 
 /// Activations, tokens interleaved for [`tile`]: whole tiles of tokens first, then those left over one by one. An
 /// input width that is no multiple of [`LANES`] is filled up with zeros, which change no sum.
 struct Packed {
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     tokens: usize,
     depth: usize,
 }
@@ -63,7 +108,7 @@ struct Packed {
 impl Packed {
     fn new(x: ArrayView2<'_, f64>, tile: usize) -> Packed {
         let (tokens, depth) = (x.nrows(), x.ncols().div_ceil(LANES));
-        let mut lanes = vec![[0.0; LANES]; tokens * depth];
+        let mut lanes = Lanes::zeros(tokens * depth);
         lanes.par_chunks_mut((tile * depth).max(1)).zip(x.axis_chunks_iter(Axis(0), tile)).for_each(
             |(lanes, x)| {
                 let together = x.nrows() == tile;
@@ -94,79 +139,92 @@ impl Tiled for Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(mut self, simd: S) {
         let Packed { ref lanes, tokens, depth } = *self.x;
-        let (tiles, rest) = lanes.split_at(tokens / T * T * depth);
-        // Too few tokens to share what is loaded: then rows are used as soon as they are widened.
-        let batch = if tiles.is_empty() { R } else { TASK_ROWS };
+        let whole = tokens / T * T;
+        let (tiles, rest) = lanes.split_at(whole * depth);
+        // Too few tokens to share what is loaded: then rows are used as soon as they are decoded.
+        let batch = if whole == 0 { R } else { TASK_ROWS };
         for first in (0..self.out.ncols()).step_by(batch) {
             let rows = first..self.out.ncols().min(first + batch);
-            self.widen::<R>(rows.clone());
-            for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
-                self.tokens::<S, P, R, T, FUSED>(simd, rows.clone(), x.as_chunks().0, i * T);
-            }
-            for (i, x) in rest.chunks_exact(depth).enumerate() {
-                self.tokens::<S, P, R, 1, FUSED>(simd, rows.clone(), x.as_chunks().0, tokens / T * T + i);
+            let padded = rows.len().next_multiple_of(R);
+            self.decode(rows.clone(), padded);
+            self.buffers.sums.resize(padded * tokens);
+            for start in (0..depth).step_by(BLOCK) {
+                let block = start..depth.min(start + BLOCK);
+                self.widen(block.clone());
+                for (i, x) in tiles.chunks_exact(T * depth).enumerate() {
+                    self.tokens::<S, P, R, T, FUSED>(
+                        simd,
+                        i * T,
+                        x.as_chunks().0,
+                        block.clone(),
+                        rows.clone(),
+                    );
+                }
+                for (i, x) in rest.chunks_exact(depth).enumerate() {
+                    self.tokens::<S, P, R, 1, FUSED>(
+                        simd,
+                        whole + i,
+                        x.as_chunks().0,
+                        block.clone(),
+                        rows.clone(),
+                    );
+                }
             }
         }
     }
 }
 
 impl Product<'_> {
-    /// The widened `rows` times `T` tokens from `first` on.
+    /// A block of `T` tokens, `first` on, times the same of the rows that are widened; with the last block their sums
+    /// are complete.
     #[inline(always)]
     fn tokens<S: Simd, const P: usize, const R: usize, const T: usize, const FUSED: bool>(
         &mut self,
         simd: S,
-        rows: Range<usize>,
-        x: &[[Lane; T]],
         first: usize,
+        x: &[[Lane; T]],
+        block: Range<usize>,
+        rows: Range<usize>,
     ) {
-        let depth = self.x.depth;
-        let wide = &self.buffers.wide;
-        let group = |group: usize, block: Range<usize>| -> [&[Lane]; R] {
-            let mut w: [&[Lane]; R] = [&[]; R];
-            for r in 0..R {
-                w[r] = &wide[(group * R + r) * depth..][block.clone()];
-            }
-            w
-        };
-        let store = |out: &mut ArrayViewMut2<'_, f64>, group: usize, lanes: &[[Lane; T]; R]| {
-            for (row, lanes) in (rows.start + group * R..rows.end).zip(lanes) {
-                for (t, lane) in lanes.iter().enumerate() {
-                    out[[first + t, row]] = self.precision.round(reduce(lane));
+        let Buffers { wide, sums, .. } = &mut *self.buffers;
+        let padded = rows.len().next_multiple_of(R);
+        let sums = &mut sums[first * padded..][..T * padded];
+        let tiles = sums.as_chunks_mut::<T>().0.as_chunks_mut::<R>().0;
+        for (w, sums) in wide.chunks_exact(R * block.len()).zip(tiles) {
+            tile::<S, P, R, T, FUSED>(simd, w, &x[block.clone()], block.start > 0, sums);
+        }
+        if block.end == x.len() {
+            for (row, sums) in rows.zip(sums.as_chunks::<T>().0) {
+                for (t, sum) in sums.iter().enumerate() {
+                    self.out[[first + t, row]] = self.precision.round(reduce(sum));
                 }
             }
-        };
-        if rows.len() <= R {
-            let mut lanes = [[[0.0; LANES]; T]; R];
-            tile::<S, P, R, T, FUSED>(simd, &group(0, 0..depth), x, &mut lanes);
-            return store(&mut self.out, 0, &lanes);
-        }
-        let mut lanes = vec![[[[0.0; LANES]; T]; R]; rows.len().div_ceil(R)];
-        for start in (0..depth).step_by(BLOCK) {
-            let end = depth.min(start + BLOCK);
-            for (g, lanes) in lanes.iter_mut().enumerate() {
-                tile::<S, P, R, T, FUSED>(simd, &group(g, start..end), &x[start..end], lanes);
-            }
-        }
-        for (group, lanes) in lanes.iter().enumerate() {
-            store(&mut self.out, group, lanes);
         }
     }
 
-    /// Widens rows of this task to f64. What fills up the last group of `R` belongs to no row, and its sums go nowhere.
+    /// Decodes rows of this task. What fills up the last group of them belongs to no row, and its sums go nowhere.
     #[inline(always)]
-    fn widen<const R: usize>(&mut self, rows: Range<usize>) {
-        let depth = self.x.depth;
-        let Buffers { scratch, narrow, wide } = &mut *self.buffers;
-        wide.resize(rows.len().div_ceil(R) * R * depth, [0.0; LANES]);
-        narrow.resize(depth * LANES, 0.0);
-        narrow[self.w.cols()..].fill(0.0);
-        for (row, wide) in rows.zip(wide.chunks_exact_mut(depth)) {
-            self.w.row(self.first_row + row, &mut narrow[..self.w.cols()], scratch);
-            wide.as_flattened_mut()
-                .iter_mut()
-                .zip(narrow.iter())
-                .for_each(|(wide, &narrow)| *wide = narrow.into());
+    fn decode(&mut self, rows: Range<usize>, padded: usize) {
+        let width = self.x.depth * LANES;
+        let Buffers { scratch, narrow, .. } = &mut *self.buffers;
+        narrow.resize(padded * width, 0.0);
+        for (row, narrow) in rows.zip(narrow.chunks_exact_mut(width)) {
+            let (narrow, padding) = narrow.split_at_mut(self.w.cols());
+            self.w.row(self.first_row + row, narrow, scratch);
+            padding.fill(0.0);
+        }
+    }
+
+    /// Widens a block of the decoded rows to f64.
+    #[inline(always)]
+    fn widen(&mut self, block: Range<usize>) {
+        let width = self.x.depth * LANES;
+        let Buffers { narrow, wide, .. } = &mut *self.buffers;
+        wide.resize(narrow.len() / width * block.len());
+        let rows = wide.as_flattened_mut().chunks_exact_mut(block.len() * LANES);
+        for (wide, narrow) in rows.zip(narrow.chunks_exact(width)) {
+            let narrow = &narrow[block.start * LANES..block.end * LANES];
+            wide.iter_mut().zip(narrow).for_each(|(wide, &narrow)| *wide = narrow.into());
         }
     }
 }

@@ -19,6 +19,7 @@ pub use preset::{PRESETS, Preset};
 
 use crate::directory::Directory;
 use crate::error::Error;
+use crate::general::General;
 use crate::gguf::{DEFAULT_INTERVAL, Description};
 use crate::pipeline::{self, Encoded, Progress};
 use crate::target::{Experts, Target, targets};
@@ -83,8 +84,8 @@ impl Mock {
         text["model_type"] = model_type.into();
         text["tie_word_embeddings"] = config.tie_word_embeddings.into();
         text["bos_token_id"] = Value::Null;
-        text["eos_token_id"] = vocabulary.eos.into();
-        text["pad_token_id"] = vocabulary.pad.into();
+        text["eos_token_id"] = vocabulary.office("eos").into();
+        text["pad_token_id"] = vocabulary.office("pad").into();
         let name = name.to_owned();
         let mut mock =
             Mock { name, json: text, config, seed: 0, dtype: Encoding::BF16, experts: Experts::Packed };
@@ -173,16 +174,18 @@ impl Mock {
         let mut config = self.json.clone();
         config["dtype"] = torch_name(self.dtype).into();
         config.sort_all_objects();
-        let generation =
-            json!({"eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad, "use_cache": true});
+        let generation = json!({"eos_token_id": vocabulary.office("eos"), "pad_token_id": vocabulary.office("pad"), "use_cache": true});
         let mut tokenizer = Vec::new();
         let in_memory = |source| Error::Io { path: dir.join("tokenizer.json"), action: "write", source };
-        vocabulary.write_tokenizer_json(&mut tokenizer).map_err(in_memory)?;
+        let split = model::tokenizer::splitting_regex(vocabulary::PRE).unwrap_or_default();
+        vocabulary.write_tokenizer_json(split, &mut tokenizer).map_err(in_memory)?;
         directory.write("config.json", pretty(&config).as_bytes())?;
         directory.write("generation_config.json", pretty(&generation).as_bytes())?;
         directory.write("tokenizer.json", &tokenizer)?;
         directory.write("tokenizer_config.json", pretty(&vocabulary.tokenizer_config()).as_bytes())?;
-        directory.write("chat_template.jinja", vocabulary.chat_template.as_bytes())?;
+        for (_, template) in &vocabulary.chat_templates {
+            directory.write("chat_template.jinja", template.as_bytes())?;
+        }
         directory.finish()
     }
 
@@ -195,9 +198,10 @@ impl Mock {
         let vocabulary = vocabulary::generate(self.config.vocab_size)?;
         let mut draft = gguf::Draft::new(path);
         let interval = self.json.get("full_attention_interval").and_then(Value::as_u64);
+        let size_label = crate::gguf::size_label(tensors.iter().map(|(target, _)| target), &self.config);
+        let general = General::named(&self.name, &size_label);
         let description = Description {
-            name: &self.name,
-            size_label: crate::gguf::size_label(tensors.iter().map(|(target, _)| target), &self.config),
+            general: &general,
             file_type,
             full_attention_interval: interval.and_then(|i| u32::try_from(i).ok()).unwrap_or(DEFAULT_INTERVAL),
         };

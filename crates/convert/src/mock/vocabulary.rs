@@ -1,7 +1,7 @@
 //! A vocabulary of any size that tokenizes any text.
 
 use crate::error::Error;
-use crate::vocabulary::{Added, Vocabulary, byte_letter};
+use crate::vocabulary::{Kind, Token, Vocabulary, byte_letter};
 
 /// Rows that the released models have behind their regular tokens, of which added tokens take the first; small
 /// vocabularies have a sixteenth of their rows there.
@@ -24,6 +24,9 @@ const ADDED: [(&str, bool); 12] = [
 /// Letters by their frequency in English text: short words come first, then those of frequent letters.
 const LETTERS: &[u8; 26] = b"etaoinshrdlcumwfgypbvkjxqz";
 
+/// The family's splitting rule.
+pub(super) const PRE: &str = "qwen35";
+
 const CHAT_TEMPLATE: &str = "\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
@@ -43,7 +46,7 @@ const CHAT_TEMPLATE: &str = "\
 pub(super) fn generate(size: usize) -> Result<Vocabulary, Error> {
     let least = 256 + ADDED.len();
     if size < least {
-        return Err(Error::Vocabulary { found: size, least });
+        return Err(Error::SmallVocabulary { found: size, least });
     }
     let behind = (size / 16).clamp(ADDED.len(), BEHIND);
     let regular = (size - behind).max(256);
@@ -61,11 +64,28 @@ pub(super) fn generate(size: usize) -> Result<Vocabulary, Error> {
         }
         shorter = (first..tokens.len() as u32).collect();
     }
-    let added = ADDED.map(|(content, special)| Added { content: content.to_owned(), special }).to_vec();
+    let merges = merges.iter().map(|&(left, right): &(u32, u32)| {
+        [tokens[left as usize].as_str(), tokens[right as usize].as_str()].join(" ")
+    });
+    let merges = merges.collect();
     let id = |content| {
         let position = ADDED.iter().position(|(c, _)| *c == content);
         (tokens.len() + position.unwrap_or(0)) as u32
     };
-    let (eos, pad) = (id("<|im_end|>"), id("<|endoftext|>"));
-    Ok(Vocabulary { tokens, merges, added, size, eos, pad, chat_template: CHAT_TEMPLATE.to_owned() })
+    let offices = vec![("eos", id("<|im_end|>")), ("pad", id("<|endoftext|>"))];
+    let added = ADDED.map(|(content, special)| Token {
+        text: content.to_owned(),
+        kind: if special { Kind::Control } else { Kind::UserDefined },
+    });
+    let normal = tokens.into_iter().map(|text| Token { text, kind: Kind::Normal });
+    let mut tokens: Vec<Token> = normal.chain(added).collect();
+    tokens.extend((tokens.len()..size).map(|id| Token { text: format!("[PAD{id}]"), kind: Kind::Unused }));
+    Ok(Vocabulary {
+        tokens,
+        merges,
+        pre: PRE.to_owned(),
+        offices,
+        adds: vec![("bos", false), ("eos", false)],
+        chat_templates: vec![(None, CHAT_TEMPLATE.to_owned())],
+    })
 }

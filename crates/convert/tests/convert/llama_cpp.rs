@@ -1,15 +1,12 @@
 //! Weights and keys made from the fixtures, against the GGUF files that llama.cpp's converter made of them.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use codec::Encoding;
-use convert::gguf::{self, Description};
-use convert::{Added, Experts, Held, Source, Vocabulary, pipeline, targets};
+use convert::{Experts, GgufOptions, Held, Source, ToGguf, pipeline, targets};
 use format::gguf::{KeyValues, Value};
 use format::{Existing, Limits, Metadata, TensorSource};
-use model::Dialect;
-use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
 use crate::files::{fixture, open};
 
@@ -45,36 +42,97 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
+/// Tensors in their order, with names, shapes, encodings and bytes; keys in their order, with types and values.
 #[test]
-fn tensors_are_those_of_the_converter() {
+fn files_are_those_of_the_converter() {
+    let room = tempfile::tempdir().unwrap();
     for (model, file, dtype) in PAIRS {
-        let checkpoint = open(&fixture(model));
-        let tensors: Vec<pipeline::Encoded> = targets(checkpoint.config(), Dialect::Gguf, Experts::Packed)
-            .into_iter()
-            .filter(|target| checkpoint.weight(target.place, target.parts[0].role).is_some())
-            .map(|target| {
-                let encoding = gguf::encoding(&target, dtype);
-                (target, encoding)
-            })
-            .collect();
-        let mut made = made(&checkpoint, &tensors);
         let theirs = format::open(&fixture("gguf-good").join(file), &Limits::default()).unwrap();
-        for info in theirs.tensors() {
-            let name = &info.name;
-            let (target, encoding) = tensors.iter().find(|(t, _)| t.name == *name).unwrap();
-            assert_eq!(*encoding, info.encoding, "{file}: {name}");
-            assert_eq!(target.shape, info.shape, "{file}: {name}");
-            let (ours, theirs) = (made.remove(name).unwrap(), theirs.bytes(info));
+        let their_keys = keys(theirs.as_ref());
+        let checkpoint = open(&fixture(model));
+        // These were converted out of folders of other names.
+        let name = their_keys.get("general.name").unwrap().as_str().unwrap().to_owned();
+        let options = GgufOptions { dtype: Some(dtype), name: Some(name), ..GgufOptions::default() };
+        let path = room.path().join(file.replace("-split-00001-of-00003", ""));
+        let conversion = ToGguf::new(&checkpoint, &options).unwrap();
+        conversion.write(&path, Existing::Refuse, false, &mut |_, _| {}).unwrap();
+        let ours = format::open(&path, &Limits::default()).unwrap();
+        let names = |source: &dyn TensorSource| -> Vec<String> {
+            source.tensors().iter().map(|info| info.name.clone()).collect()
+        };
+        assert_eq!(names(ours.as_ref()), names(theirs.as_ref()), "{file}");
+        for (our_info, their_info) in ours.tensors().iter().zip(theirs.tensors()) {
+            let name = &our_info.name;
+            assert_eq!(our_info.encoding, their_info.encoding, "{file}: {name}");
+            assert_eq!(our_info.shape, their_info.shape, "{file}: {name}");
+            let (ours, theirs) = (ours.bytes(our_info), theirs.bytes(their_info));
             if name.ends_with("ssm_a") {
-                for (a, b) in floats(&ours).into_iter().zip(floats(theirs)) {
+                for (a, b) in floats(ours).into_iter().zip(floats(theirs)) {
                     assert!(a.to_bits().abs_diff(b.to_bits()) <= EXP_ULPS, "{file}: {name}: {a:e} and {b:e}");
                 }
             } else {
                 assert!(ours == theirs, "{file}: {name} has other bytes");
             }
         }
-        assert!(made.is_empty(), "{file}: not there: {:?}", made.keys());
+        // A part of a split file says so; the others are guesses at the words of the folder's name.
+        let guessed = ["general.finetune", "general.basename", "general.version"];
+        let set_aside = |key: &str| key.starts_with("split.") || guessed.contains(&key);
+        let listed = |keys: &KeyValues| -> Vec<(String, String)> {
+            let kept = keys.iter().filter(|(key, _)| !set_aside(key));
+            kept.map(|(key, value)| (key.to_owned(), said(&value))).collect()
+        };
+        let (ours, theirs) = (listed(keys(ours.as_ref())), listed(their_keys));
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(ours, theirs, "{file}");
+        }
+        assert_eq!(ours.len(), theirs.len(), "{file}");
     }
+}
+
+/// Type and value; arrays with all their elements.
+fn said(value: &Value<'_>) -> String {
+    match value.as_array() {
+        Some(array) => {
+            let elements: Vec<String> = array.elements().map(|e| format!("{:?}", e.unwrap())).collect();
+            format!("{:?} {elements:?}", array.element_type())
+        }
+        None => format!("{value:?}"),
+    }
+}
+
+/// The golden checkpoints in every type, against the hashes of the converter's tensors; name and all.
+#[test]
+fn golden_tensors_have_the_hashes_of_the_converter() {
+    let room = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(fixture("golden/converted.txt")).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let mut compared = 0;
+    for (model, name) in [("dense-f32", "Dense F32"), ("moe-f32", "Moe F32")] {
+        let checkpoint = open(&fixture("golden").join(model));
+        for dtype in ["f32", "bf16", "f16", "q8_0"] {
+            let encoding = Encoding::from_name(dtype);
+            let conversion =
+                ToGguf::new(&checkpoint, &GgufOptions { dtype: encoding, ..GgufOptions::default() }).unwrap();
+            let path = room.path().join(format!("{model}-{dtype}.gguf"));
+            let receipt = conversion.write(&path, Existing::Refuse, true, &mut |_, _| {}).unwrap().unwrap();
+            let ours = format::open(&path, &Limits::default()).unwrap();
+            assert_eq!(keys(ours.as_ref()).get_str("general.name").unwrap(), name);
+            let expected = lines.iter().filter(|line| line[0] == model && line[1] == dtype);
+            for ((info, written), line) in ours.tensors().iter().zip(&receipt.tensors).zip(expected) {
+                let [_, _, name, encoding, ne, sha256] = line[..] else { panic!("{line:?}") };
+                assert_eq!(info.name, name);
+                assert_eq!(info.encoding.name(), encoding);
+                let found: Vec<String> = info.shape.to_ne().as_slice().iter().map(u64::to_string).collect();
+                assert_eq!(found.join("x"), ne, "{name}");
+                let hash: String =
+                    Sha256::digest(ours.bytes(info)).iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(hash, sha256, "{model} {dtype}: {name}");
+                assert_eq!((written.planned.name.as_str(), written.sha256.as_str()), (name, sha256));
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, lines.len());
 }
 
 /// The other way: what a GGUF file in plain numbers says goes back to what the Hugging Face form holds.
@@ -124,74 +182,9 @@ fn half(value: f32) -> f32 {
     out[0]
 }
 
-#[test]
-fn keys_are_those_of_the_converter() {
-    let room = tempfile::tempdir().unwrap();
-    for (model, file, dtype) in PAIRS {
-        let dir = fixture(model);
-        let checkpoint = open(&dir);
-        let config = checkpoint.config();
-        let theirs = format::open(&fixture("gguf-good").join(file), &Limits::default()).unwrap();
-        let their_keys = keys(theirs.as_ref());
-        let made = targets(config, Dialect::Gguf, Experts::Packed);
-        let description = Description {
-            name: their_keys.get("general.name").unwrap().as_str().unwrap(),
-            size_label: gguf::size_label(made.iter(), config),
-            file_type: gguf::file_type(dtype).unwrap(),
-            full_attention_interval: gguf::DEFAULT_INTERVAL,
-        };
-        let path = room.path().join(file.replace("-split-00001-of-00003", ""));
-        let mut draft = format::gguf::Draft::new(&path);
-        gguf::put_keys(&mut draft, config, &description, &vocabulary(&dir, config.vocab_size)).unwrap();
-        draft.create(Existing::Refuse).unwrap().finish().unwrap();
-        let ours = format::open(&path, &Limits::default()).unwrap();
-        let ours: Vec<(&str, Value)> = keys(ours.as_ref()).iter().collect();
-        // A part of a split file says so; the other two are guesses at the words of the folder's name.
-        let set_aside =
-            |key: &str| key.starts_with("split.") || ["general.finetune", "general.basename"].contains(&key);
-        let theirs: Vec<(&str, Value)> = their_keys.iter().filter(|(key, _)| !set_aside(key)).collect();
-        for ((our_key, our_value), (their_key, their_value)) in ours.iter().zip(&theirs) {
-            assert_eq!(our_key, their_key, "{file}");
-            assert!(our_value == their_value, "{file}: {our_key}: {our_value:?}, theirs {their_value:?}");
-        }
-        assert_eq!(ours.len(), theirs.len(), "{file}");
-    }
-}
-
 fn keys(source: &dyn TensorSource) -> &KeyValues {
     match source.metadata() {
         Metadata::Gguf(keys) => keys,
         Metadata::Safetensors(_) => panic!("not GGUF"),
-    }
-}
-
-/// The vocabulary of a fixture.
-fn vocabulary(dir: &Path, size: usize) -> Vocabulary {
-    let read = |name| std::fs::read_to_string(dir.join(name)).unwrap();
-    let json = |name| serde_json::from_str::<Json>(&read(name)).unwrap();
-    let (tokenizer, config) = (json("tokenizer.json"), json("config.json"));
-    let vocab = tokenizer["model"]["vocab"].as_object().unwrap();
-    let mut tokens = vec![String::new(); vocab.len()];
-    for (token, id) in vocab {
-        tokens[id.as_u64().unwrap() as usize] = token.clone();
-    }
-    let id = |token: &Json| vocab[token.as_str().unwrap()].as_u64().unwrap() as u32;
-    let merges = tokenizer["model"]["merges"].as_array().unwrap();
-    let added = tokenizer["added_tokens"].as_array().unwrap();
-    let text = config.get("text_config").unwrap_or(&config);
-    let special = |field: &str| text[field].as_u64().unwrap() as u32;
-    Vocabulary {
-        tokens,
-        merges: merges.iter().map(|pair| (id(&pair[0]), id(&pair[1]))).collect(),
-        added: (added.iter())
-            .map(|token| Added {
-                content: token["content"].as_str().unwrap().to_owned(),
-                special: token["special"].as_bool().unwrap(),
-            })
-            .collect(),
-        size,
-        eos: special("eos_token_id"),
-        pad: special("pad_token_id"),
-        chat_template: read("chat_template.jinja"),
     }
 }

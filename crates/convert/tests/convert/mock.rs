@@ -239,7 +239,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     let mut config = PRESETS[0].config_json();
     config["vocab_size"] = 267.into();
     let refused = Mock::from_config("short", &config);
-    assert!(matches!(refused, Err(Error::Vocabulary { found: 267, least: 268 })));
+    assert!(matches!(refused, Err(Error::SmallVocabulary { found: 267, least: 268 })));
     config["vocab_size"] = Value::Null;
     assert!(matches!(Mock::from_config("none", &config), Err(Error::Config(_))));
     assert!(matches!(Mock::from_config("none", &json!([])), Err(Error::Config(_))));

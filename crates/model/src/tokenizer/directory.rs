@@ -1,12 +1,12 @@
 //! The tokenizer in a Hugging Face directory: `tokenizer.json`, or `vocab.json` with `merges.txt`.
 
-use super::vocabulary::{Pipeline, QWEN35, Vocabulary, split_merge};
+use super::vocabulary::{self, Pipeline, QWEN35, Vocabulary, split_merge};
 use super::{Tokenizer, TokenizerError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::Vocab;
 use tokenizers::normalizers::unicode::{NFC, NFD, NFKC, NFKD};
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
@@ -22,6 +22,8 @@ struct TokenizerJson {
     normalizer: Value,
     #[serde(default)]
     pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
     #[serde(default)]
     decoder: Value,
     model: Model,
@@ -63,22 +65,95 @@ struct TokenizerConfig {
     added_tokens_decoder: BTreeMap<u32, AddedToken>,
 }
 
-impl Tokenizer {
-    /// Reads `dir/tokenizer.json`; where there is none, `dir/vocab.json` and `dir/merges.txt`, with the added tokens
-    /// of `dir/tokenizer_config.json` if that exists and the splitting rule of Qwen3.5.
+/// What the tokenizer files of a Hugging Face directory say, checked: for writing it down in another form.
+pub struct Parts {
+    /// Every token that text can become, the added ones included, and its id.
+    pub tokens: Vec<(String, u32)>,
+    /// Pairs of tokens, the best rank first.
+    pub merges: Vec<(String, String)>,
+    /// Tokens found in the text before it is split, by id, and whether they are special.
+    pub added: Vec<(u32, bool)>,
+    /// The splitting rule, as GGUF's `tokenizer.ggml.pre` names it.
+    pub pre: &'static str,
+    /// The kind of post-processor; a byte-level one adds no token to a text.
+    pub post_processor: Option<String>,
+}
+
+impl Parts {
+    /// Reads the files that [`Tokenizer::from_hf_dir`] reads.
     ///
     /// # Errors
-    /// Files that are missing, unreadable or malformed, and vocabularies that would not give every text one row of
-    /// ids, the same as Hugging Face's.
-    pub fn from_hf_dir(dir: &Path) -> Result<Tokenizer, TokenizerError> {
+    /// The same, and a splitting rule that has no name in GGUF.
+    pub fn from_hf_dir(dir: &Path) -> Result<Parts, TokenizerError> {
+        let (vocabulary, pre, post_processor) = match Files::find(dir)? {
+            Files::Json(path) => {
+                let mut file = TokenizerJson::read(&path)?;
+                let pre = splitting_rule(&path, &file.pre_tokenizer)?;
+                let post_processor =
+                    Some(kind(&file.post_processor).to_owned()).filter(|kind| !kind.is_empty());
+                // Everything else about it is checked on the way to a tokenizer.
+                file.pre_tokenizer = Value::Null;
+                (file.into_vocabulary(&path)?, pre, post_processor)
+            }
+            Files::Pair(vocab, merges) => {
+                (vocab_and_merges(&vocab, &merges, &dir.join(CONFIG))?, QWEN35, None)
+            }
+        };
+        vocabulary.check()?;
+        let Vocabulary { tokens, merges, added, .. } = vocabulary;
+        let added = added.iter().filter_map(|token| Some((*tokens.get(&token.content)?, token.special)));
+        Ok(Parts {
+            added: added.collect(),
+            tokens: tokens.into_iter().collect(),
+            merges,
+            pre,
+            post_processor,
+        })
+    }
+}
+
+/// The name of the splitting rule in a pre-tokenizer, which must be the family's own but for its regex.
+fn splitting_rule(path: &Path, step: &Value) -> Result<&'static str, TokenizerError> {
+    let steps = step["pretokenizers"].as_array().map(Vec::as_slice);
+    let regex = match (kind(step), steps) {
+        ("Sequence", Some([split, bytes]))
+            if kind(split) == "Split"
+                && split["behavior"] == "Isolated"
+                && split["invert"] == false
+                && kind(bytes) == "ByteLevel"
+                && bytes["add_prefix_space"] == false
+                && bytes["use_regex"] == false =>
+        {
+            split["pattern"]["Regex"].as_str()
+        }
+        _ => None,
+    };
+    let Some(regex) = regex else {
+        return Err(refuse(path, "pre_tokenizer", step, "a Sequence of one isolating Split, then ByteLevel"));
+    };
+    vocabulary::name_of(regex).ok_or_else(|| TokenizerError::UnknownSplit {
+        path: path.to_owned(),
+        found: regex.to_owned(),
+        known: vocabulary::names(),
+    })
+}
+
+const CONFIG: &str = "tokenizer_config.json";
+
+/// Which files a directory's tokenizer is in.
+enum Files {
+    Json(PathBuf),
+    Pair(PathBuf, PathBuf),
+}
+
+impl Files {
+    fn find(dir: &Path) -> Result<Files, TokenizerError> {
         let [json, vocab, merges] = ["tokenizer.json", "vocab.json", "merges.txt"].map(|name| dir.join(name));
         if json.exists() {
-            return from_tokenizer_json(&json);
+            return Ok(Files::Json(json));
         }
         let found = match (vocab.exists(), merges.exists()) {
-            (true, true) => {
-                return from_vocab_and_merges(&vocab, &merges, &dir.join("tokenizer_config.json"));
-            }
+            (true, true) => return Ok(Files::Pair(vocab, merges)),
             (true, false) => "only vocab.json",
             (false, true) => "only merges.txt",
             (false, false) => "none of them",
@@ -87,49 +162,78 @@ impl Tokenizer {
     }
 }
 
-fn from_tokenizer_json(path: &Path) -> Result<Tokenizer, TokenizerError> {
-    let file: TokenizerJson = parse(path, "a tokenizer.json of Hugging Face's tokenizers with a BPE model")?;
-    if !file.version.is_null() && file.version != "1.0" {
-        return Err(refuse(path, "version", &file.version, "\"1.0\""));
-    }
-    check_model(path, &file.model)?;
-    if kind(&file.decoder) != "ByteLevel" {
-        return Err(refuse(path, "decoder", &file.decoder, "ByteLevel"));
-    }
-    let pipeline = Pipeline {
-        normalizer: normalizer(path, &file.normalizer)?,
-        pre_tokenizer: pre_tokenizer(path, file.pre_tokenizer)?,
-    };
-    let place = path.display().to_string();
-    let Model { vocab, merges, ignore_merges, .. } = file.model;
-    let merges = match merges {
-        Merges::Pairs(pairs) => pairs,
-        Merges::Lines(lines) => split_lines(lines.iter().map(String::as_str), &place)?,
-    };
-    let mut vocabulary = Vocabulary {
-        merges_place: place.clone(),
-        place,
-        tokens: vocab,
-        merges,
-        added: Vec::new(),
-        ignore_merges,
-    };
-    for Numbered { id, token } in file.added_tokens {
-        // The library numbers new tokens in the order of the file and does not heed the declared ids.
-        let next = vocabulary.tokens.len() as u32;
-        let assigned = vocabulary.tokens.get(&token.content).copied().unwrap_or(next);
-        if assigned != id {
-            return Err(TokenizerError::AddedId {
-                path: path.to_owned(),
-                token: token.content,
-                declared: id,
-                assigned,
-            });
+impl Tokenizer {
+    /// Reads `dir/tokenizer.json`; where there is none, `dir/vocab.json` and `dir/merges.txt`, with the added tokens
+    /// of `dir/tokenizer_config.json` if that exists and the splitting rule of Qwen3.5.
+    ///
+    /// # Errors
+    /// Files that are missing, unreadable or malformed, and vocabularies that would not give every text one row of
+    /// ids, the same as Hugging Face's.
+    pub fn from_hf_dir(dir: &Path) -> Result<Tokenizer, TokenizerError> {
+        match Files::find(dir)? {
+            Files::Json(path) => {
+                let mut file = TokenizerJson::read(&path)?;
+                let pipeline = Pipeline {
+                    normalizer: normalizer(&path, &file.normalizer)?,
+                    pre_tokenizer: pre_tokenizer(&path, file.pre_tokenizer.take())?,
+                };
+                file.into_vocabulary(&path)?.build(pipeline)
+            }
+            Files::Pair(vocab, merges) => {
+                vocab_and_merges(&vocab, &merges, &dir.join(CONFIG))?.build(Pipeline::of_qwen(QWEN35, true)?)
+            }
         }
-        vocabulary.insert(token.content.clone(), id)?;
-        vocabulary.added.push(token);
     }
-    vocabulary.build(pipeline)
+}
+
+impl TokenizerJson {
+    /// Parses a file and refuses what is no deterministic byte-level BPE.
+    fn read(path: &Path) -> Result<TokenizerJson, TokenizerError> {
+        let file: TokenizerJson =
+            parse(path, "a tokenizer.json of Hugging Face's tokenizers with a BPE model")?;
+        if !file.version.is_null() && file.version != "1.0" {
+            return Err(refuse(path, "version", &file.version, "\"1.0\""));
+        }
+        check_model(path, &file.model)?;
+        if kind(&file.decoder) != "ByteLevel" {
+            return Err(refuse(path, "decoder", &file.decoder, "ByteLevel"));
+        }
+        normalizer(path, &file.normalizer)?;
+        Ok(file)
+    }
+
+    fn into_vocabulary(self, path: &Path) -> Result<Vocabulary, TokenizerError> {
+        let place = path.display().to_string();
+        let Model { vocab, merges, ignore_merges, .. } = self.model;
+        let merges = match merges {
+            Merges::Pairs(pairs) => pairs,
+            Merges::Lines(lines) => split_lines(lines.iter().map(String::as_str), &place)?,
+        };
+        let mut vocabulary = Vocabulary {
+            merges_place: place.clone(),
+            place,
+            tokens: vocab,
+            merges,
+            added: Vec::new(),
+            ignore_merges,
+        };
+        for Numbered { id, token } in self.added_tokens {
+            // The library numbers new tokens in the order of the file and does not heed the declared ids.
+            let next = vocabulary.tokens.len() as u32;
+            let assigned = vocabulary.tokens.get(&token.content).copied().unwrap_or(next);
+            if assigned != id {
+                return Err(TokenizerError::AddedId {
+                    path: path.to_owned(),
+                    token: token.content,
+                    declared: id,
+                    assigned,
+                });
+            }
+            vocabulary.insert(token.content.clone(), id)?;
+            vocabulary.added.push(token);
+        }
+        Ok(vocabulary)
+    }
 }
 
 fn refuse(
@@ -201,7 +305,7 @@ fn pre_tokenizer(path: &Path, step: Value) -> Result<PreTokenizerWrapper, Tokeni
     })
 }
 
-fn from_vocab_and_merges(vocab: &Path, merges: &Path, config: &Path) -> Result<Tokenizer, TokenizerError> {
+fn vocab_and_merges(vocab: &Path, merges: &Path, config: &Path) -> Result<Vocabulary, TokenizerError> {
     let config = match config.exists() {
         true => parse(config, "a tokenizer_config.json whose added_tokens_decoder maps ids to tokens")?,
         false => TokenizerConfig::default(),
@@ -222,7 +326,7 @@ fn from_vocab_and_merges(vocab: &Path, merges: &Path, config: &Path) -> Result<T
         vocabulary.insert(token.content.clone(), id)?;
         vocabulary.added.push(token);
     }
-    vocabulary.build(Pipeline::of_qwen(QWEN35, true)?)
+    Ok(vocabulary)
 }
 
 fn split_lines<'a>(
@@ -253,7 +357,6 @@ fn parse<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T, 
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::path::PathBuf;
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/vocab/dense-f32").join(name)

@@ -105,6 +105,20 @@ pub enum TokenizerError {
         known: String,
     },
 
+    /// Text is split by a rule that has no name, so that no GGUF reader would split it alike.
+    #[error(
+        "{}: pre_tokenizer splits by {found:?}, which is none of the known rules ({known}): a file that named another \
+         would give other ids", path.display()
+    )]
+    UnknownSplit {
+        /// The tokenizer.json.
+        path: PathBuf,
+        /// Its regex.
+        found: String,
+        /// Names of the known rules.
+        known: String,
+    },
+
     /// Two arrays that go together differ in length.
     #[error(
         "{key} has {found} entries, expected {expected}, as many as tokenizer.ggml.tokens: convert the file again"

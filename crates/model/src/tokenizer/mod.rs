@@ -8,7 +8,9 @@ mod error;
 mod gguf;
 mod vocabulary;
 
+pub use directory::Parts;
 pub use error::TokenizerError;
+pub use vocabulary::splitting_regex;
 
 use tokenizers::models::bpe::{self, BPE};
 use tokenizers::normalizers::byte_level::ByteLevel as ByteLevelAlphabet;
@@ -63,6 +65,20 @@ impl Tokenizer {
             .map_err(|source| TokenizerError::Library { place: "decode".to_owned(), source })
     }
 
+    /// The bytes that `id` stands for: part of a character as often as not. Those of several ids one after the other
+    /// are what [`decode`](Self::decode) makes text of.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        let token = self.inner.id_to_token(id).unwrap_or_else(|| format!("[PAD{id}]"));
+        // A token with a character outside the alphabet is an added one, written as it is.
+        let spelt: Option<Vec<u8>> = token.chars().map(byte_of).collect();
+        spelt.unwrap_or_else(|| token.into_bytes())
+    }
+
+    /// The id of a token by its text, for added ones: `<|im_end|>`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// One more than the highest id that [`encode`](Self::encode) can give.
     ///
     /// The model's `vocab_size` may be larger: its embedding is padded with rows that no text reaches.
@@ -99,6 +115,17 @@ impl Tokenizer {
     }
 }
 
+/// The byte that a character of the byte-level alphabet stands for. Printable Latin-1 stands for itself; the other 68
+/// bytes, in ascending order, follow U+0100.
+fn byte_of(c: char) -> Option<u8> {
+    let printable = |c: u32| matches!(c, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(c) {
+        c if printable(c) => u8::try_from(c).ok(),
+        c @ 0x100.. => (0..=u8::MAX).filter(|&b| !printable(b.into())).nth((c - 0x100) as usize),
+        _ => None,
+    }
+}
+
 fn refuse_blank_run(text: &str) -> Result<(), TokenizerError> {
     let (mut at, mut length) = (0, 0);
     for (offset, c) in text.char_indices() {
@@ -128,6 +155,15 @@ mod tests {
         let said = Tokenizer::check(&[0, 512, 600], 512).unwrap_err().to_string();
         assert!(said.contains("id 512 at position 1") && said.contains("less than 512"), "{said}");
         assert!(Tokenizer::check(&[u32::MAX], 248_320).is_err());
+    }
+
+    #[test]
+    fn every_byte_has_one_character() {
+        let alphabet = ByteLevel::alphabet();
+        let mut bytes: Vec<u8> = alphabet.into_iter().map(|c| byte_of(c).unwrap()).collect();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (0..=u8::MAX).collect::<Vec<_>>());
+        assert!([' ', '\u{7f}', '\u{ad}', '\u{144}', '東'].into_iter().all(|c| byte_of(c).is_none()));
     }
 
     /// Spaces before a word, the last of which belongs to the word whatever their number.

@@ -26,6 +26,21 @@ const PRE: [(&str, &str); 2] = [
     ),
 ];
 
+/// The name of a splitting regex.
+pub(super) fn name_of(regex: &str) -> Option<&'static str> {
+    PRE.iter().find(|(_, known)| *known == regex).map(|(name, _)| *name)
+}
+
+/// Names of the known ones, for errors.
+pub(super) fn names() -> String {
+    PRE.map(|(name, _)| name).join(", ")
+}
+
+/// The regex of the rule that GGUF's `tokenizer.ggml.pre` names.
+pub fn splitting_regex(pre: &str) -> Option<&'static str> {
+    PRE.iter().find(|(name, _)| *name == pre).map(|(_, regex)| *regex)
+}
+
 /// The longest added token, in bytes. All are searched in every text by one automaton, whose construction takes time
 /// quadratic in the length of a token (16 KiB: 5 s) and up to 2 KiB of memory per byte for few tokens. Real ones have
 /// some 30 bytes.
@@ -48,11 +63,10 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// The family's own: the splitting rule named `pre`, bytes as characters; `nfc` puts that normal form before it.
     pub(super) fn of_qwen(pre: &str, nfc: bool) -> Result<Pipeline, TokenizerError> {
-        let Some((_, pattern)) = PRE.iter().find(|(name, _)| *name == pre) else {
-            let known = PRE.map(|(name, _)| name).join(", ");
-            return Err(TokenizerError::Unknown { key: gguf::PRE, found: pre.to_owned(), known });
+        let Some(regex) = splitting_regex(pre) else {
+            return Err(TokenizerError::Unknown { key: gguf::PRE, found: pre.to_owned(), known: names() });
         };
-        let pattern = SplitPattern::Regex((*pattern).to_owned());
+        let pattern = SplitPattern::Regex(regex.to_owned());
         let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
             .map_err(|source| TokenizerError::Library { place: gguf::PRE.to_owned(), source })?;
         let bytes = ByteLevel::new(false, false, false);
@@ -93,9 +107,7 @@ impl Vocabulary {
     }
 
     pub(super) fn build(self, pipeline: Pipeline) -> Result<Tokenizer, TokenizerError> {
-        let vocab_size = self.check_ids()?;
-        self.check_merges()?;
-        self.check_added()?;
+        let vocab_size = self.check()?;
         let bpe = BPE::builder()
             .vocab_and_merges(self.tokens, self.merges)
             .unk_token(NO_TOKEN.to_owned())
@@ -110,6 +122,14 @@ impl Vocabulary {
             .map_err(|source| TokenizerError::Library { place: self.place, source })?;
         inner.add_tokens(&self.added);
         Ok(Tokenizer { inner, vocab_size })
+    }
+
+    /// Ids, merges and added tokens. Returns one more than the highest id.
+    pub(super) fn check(&self) -> Result<usize, TokenizerError> {
+        let vocab_size = self.check_ids()?;
+        self.check_merges()?;
+        self.check_added()?;
+        Ok(vocab_size)
     }
 
     /// One more than the highest id; each id must be there once.

@@ -1,0 +1,70 @@
+//! Sixteen numbers, and the arithmetic that every instruction set does on them in its own registers.
+
+/// Numbers in a lane group: the width of every sum, whatever the registers.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen successive inputs or partial sums, aligned so that no load crosses a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Lane(pub [f32; LANES]);
+
+impl Lane {
+    pub(crate) const ZERO: Lane = Lane([0.0; LANES]);
+}
+
+/// The numbers of lane groups, in order.
+pub(crate) fn flat_mut(lanes: &mut [Lane]) -> &mut [f32] {
+    // SAFETY: a Lane is sixteen f32 without padding, aligned more strictly than they are; any f32 are a valid Lane.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * LANES) }
+}
+
+/// Sixteen numbers in registers. An instruction set's implementation may only be used where it is there.
+pub(crate) trait Lanes: Copy {
+    fn load(from: &[f32; LANES]) -> Self;
+    fn store(self, to: &mut [f32; LANES]);
+    fn splat(x: f32) -> Self;
+    /// `self + a·b`, rounded once.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    /// The fixed tree: halves, halves of those, and so on.
+    fn sum(self) -> f32;
+}
+
+/// The definition.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; LANES]);
+
+impl Lanes for Plain {
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Plain {
+        Plain(*from)
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Plain {
+        Plain([x; LANES])
+    }
+
+    #[inline(always)]
+    fn add_product(mut self, a: Plain, b: Plain) -> Plain {
+        for l in 0..LANES {
+            self.0[l] = a.0[l].mul_add(b.0[l], self.0[l]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut lanes = self.0;
+        for width in [8, 4, 2, 1] {
+            for l in 0..width {
+                lanes[l] += lanes[l + width];
+            }
+        }
+        lanes[0]
+    }
+}

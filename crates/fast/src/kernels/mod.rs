@@ -1,0 +1,132 @@
+//! Everything that is compiled once for each instruction set, and the one home of `unsafe` in this crate.
+//!
+//! [`Table`] lists the functions; `scalar` is the definition that the others are tested against. A table is only handed
+//! out if the processor can run it, which is what every call of a function compiled for an instruction set relies on.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod lane;
+pub(crate) mod plain;
+mod scalar;
+pub(crate) mod team;
+pub(crate) mod tile;
+
+use ndarray::ArrayViewMut2;
+
+use lane::Lane;
+use plain::{Cache, DeltaHead};
+use tile::{Interleaved, Panel};
+
+#[allow(clippy::type_complexity, reason = "signatures as they are in `plain` and `tile`")]
+/// The functions of one instruction set. Their meaning is that of the same names in `plain` and `tile`.
+pub(crate) struct Table {
+    name: &'static str,
+    /// Tokens of a tile of [`Table::product`].
+    pub tile_tokens: usize,
+    pub product: fn(&Panel<'_>, &Interleaved, &mut ArrayViewMut2<'_, f32>, &mut Vec<Lane>),
+    pub dot: fn(&[f32], &[f32]) -> f32,
+    pub rms_norm: fn(&[f32], &[f32], f64, &mut [f32]),
+    pub gated_norm: fn(&[f32], &[f32], f64, &[f32], &mut [f32]),
+    pub l2_norm: fn(&mut [f32], f64),
+    pub silu_product: fn(&[f32], &[f32], &mut [f32]),
+    pub sigmoid_product: fn(&[f32], &[f32], &mut [f32]),
+    pub add: fn(&[f32], &[f32], &mut [f32]),
+    pub add_scaled: fn(&mut [f32], f32, &[f32]),
+    pub convolve: fn(&[&[f32]], &[&[f32]], &mut [f32]),
+    pub delta_rule: fn(&DeltaHead<'_>, &mut [f32], &mut [f32]),
+    pub attend: fn(&[f32], usize, usize, &Cache<'_>, usize, f32, &mut Vec<f32>, &mut [f32]),
+}
+
+/// Compiles the functions of `plain` and `tile` for an instruction set and makes their table: lanes, rows and tokens
+/// of a tile, columns of the delta rule.
+macro_rules! table {
+    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal) => {
+        table!(@functions [$(#[$feature])*]
+            product(w: &Panel<'_>, x: &Interleaved, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
+                = tile::product::<$lanes, $rows, $tokens>;
+            dot(a: &[f32], b: &[f32]) -> f32 = tile::dot::<$lanes>;
+            rms_norm(x: &[f32], gain: &[f32], eps: f64, y: &mut [f32]) = plain::rms_norm;
+            gated_norm(x: &[f32], gain: &[f32], eps: f64, z: &[f32], y: &mut [f32]) = plain::gated_norm;
+            l2_norm(x: &mut [f32], scale: f64) = plain::l2_norm;
+            silu_product(gate: &[f32], up: &[f32], y: &mut [f32]) = plain::silu_product;
+            sigmoid_product(x: &[f32], gate: &[f32], y: &mut [f32]) = plain::sigmoid_product;
+            add(a: &[f32], b: &[f32], y: &mut [f32]) = plain::add;
+            add_scaled(y: &mut [f32], scale: f32, x: &[f32]) = plain::add_scaled;
+            convolve(rows: &[&[f32]], taps: &[&[f32]], y: &mut [f32]) = plain::convolve;
+            delta_rule(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32])
+                = plain::delta_rule::<$lanes, $columns>;
+            attend(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_>, positions: usize, scale: f32,
+                weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes>;
+        );
+
+        pub(super) static TABLE: Table = Table {
+            name: $name,
+            tile_tokens: $tokens,
+            product, dot, rms_norm, gated_norm, l2_norm, silu_product, sigmoid_product, add, add_scaled, convolve,
+            delta_rule, attend,
+        };
+    };
+    (@functions $features:tt
+        $($function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:expr;)*) => {
+        $(table!(@function $features $function($($argument: $type),*) $(-> $result)? = $body);)*
+    };
+    (@function [$(#[$feature:meta])*]
+        $function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:expr) => {
+        #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its shape")]
+        fn $function($($argument: $type),*) $(-> $result)? {
+            $(#[$feature])*
+            #[allow(clippy::too_many_arguments)]
+            fn compiled($($argument: $type),*) $(-> $result)? {
+                $body($($argument),*)
+            }
+            #[allow(unused_unsafe, reason = "the scalar table needs no instruction set")]
+            // SAFETY: the table that holds this function is only handed out where the processor has the features.
+            unsafe { compiled($($argument),*) }
+        }
+    };
+}
+use table;
+
+/// An instruction set that the kernels are compiled for, which this processor has.
+#[derive(Clone, Copy)]
+pub struct Kernels(&'static Table);
+
+impl Kernels {
+    /// Every instruction set that this processor can run, slowest first.
+    pub fn all() -> Vec<Kernels> {
+        let mut all = vec![Kernels(&scalar::TABLE)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(avx2::detect().map(Kernels));
+            all.extend(avx512::detect().map(Kernels));
+        }
+        all
+    }
+
+    /// The fastest, or the one that `ETALON_KERNELS` names if this processor can run it.
+    pub fn detect() -> Kernels {
+        let all = Kernels::all();
+        let fastest = all[all.len() - 1];
+        match std::env::var("ETALON_KERNELS") {
+            Ok(name) => all.into_iter().find(|k| k.name() == name).unwrap_or(fastest),
+            Err(_) => fastest,
+        }
+    }
+
+    /// As `ETALON_KERNELS` spells it.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    pub(crate) fn table(self) -> &'static Table {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
