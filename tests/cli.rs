@@ -69,6 +69,8 @@ fn every_command_has_help_with_examples() {
         "compare",
         "convert",
         "dump",
+        "edit",
+        "edit",
         "inspect",
         "merge",
         "mock",

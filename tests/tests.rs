@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod floors;
 mod golden;
+mod inspect;
 mod mutant;
 mod mutations;
 mod pages;

@@ -5,6 +5,7 @@ mod check;
 mod compare;
 mod convert;
 mod dump;
+mod edit;
 mod inspect;
 mod merge;
 mod mock;
@@ -27,6 +28,7 @@ pub enum Command {
     Convert(convert::Args),
     Quantize(quantize::Args),
     Inspect(inspect::Args),
+    Edit(edit::Args),
     Split(split::Args),
     Merge(merge::Args),
     Mock(mock::Args),
@@ -45,6 +47,7 @@ impl Command {
             Command::Convert(args) => args.run(),
             Command::Quantize(args) => args.run(),
             Command::Inspect(args) => args.run(),
+            Command::Edit(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Merge(args) => args.run(),
             Command::Mock(args) => args.run(),

@@ -99,6 +99,14 @@ pub enum Error {
         /// What is wrong with it.
         defect: gguf::SplitDefect,
     },
+    /// A file cannot be changed as was asked for.
+    #[error("{}: {defect}", .path.display())]
+    Edit {
+        /// The file.
+        path: PathBuf,
+        /// What is in the way.
+        defect: gguf::EditDefect,
+    },
     /// A file that is there and was not to be replaced.
     #[error("{}: exists already; remove it, write elsewhere, or ask for it to be replaced", .path.display())]
     Exists {

@@ -41,18 +41,20 @@ impl Moments {
         }
     }
 
-    /// Of a run of values, the first of which has this index.
-    pub fn of(values: &[f32], first: u64) -> Moments {
-        let mut moments = pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || wide(values),
-        );
+    /// Of a run of values, the first of which has this index. Where the largest magnitude is, is found out only if it
+    /// exceeds `known`.
+    pub fn of(values: &[f32], first: u64, known: Option<(f32, u64)>) -> Moments {
+        let mut moments = pulp::Arch::new().dispatch(Wide(values));
         let largest = moments.largest.map_or(0, |(value, _)| value.to_bits());
         if largest >= INFINITE {
             return Moments::one_by_one(values, first);
         }
-        let at = values.iter().position(|value| value.to_bits() & MAGNITUDE == largest).unwrap_or(0) as u64;
-        moments.largest = (!values.is_empty()).then_some((f32::from_bits(largest), first + at));
+        let value = f32::from_bits(largest);
+        let news = !values.is_empty() && known.is_none_or(|(known, _)| value > known);
+        moments.largest = news.then(|| {
+            let at = values.iter().position(|value| value.to_bits() & MAGNITUDE == largest);
+            (value, first + at.unwrap_or(0) as u64)
+        });
         moments
     }
 
@@ -104,6 +106,18 @@ impl Moments {
     }
 }
 
+/// A type and not a closure, which would be compiled once, for the plainest processor.
+struct Wide<'a>(&'a [f32]);
+
+impl pulp::WithSimd for Wide<'_> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Moments {
+        wide(self.0)
+    }
+}
+
 /// Everything but the index of the largest magnitude, whose bits are a NaN's or an infinity's if there is one.
 #[inline(always)]
 fn wide(values: &[f32]) -> Moments {
@@ -111,21 +125,49 @@ fn wide(values: &[f32]) -> Moments {
     let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     let (mut largest, mut zeros, mut small) = ([0u32; LANES], [0u32; LANES], [0u32; LANES]);
     let (chunks, rest) = values.as_chunks::<LANES>();
+    // One operation a loop: each becomes one instruction on whole registers.
+    for chunk in chunks {
+        let (mut x, mut xx) = ([0f64; LANES], [0f64; LANES]);
+        for i in 0..LANES {
+            x[i] = f64::from(chunk[i]);
+        }
+        for i in 0..LANES {
+            xx[i] = x[i] * x[i];
+        }
+        for i in 0..LANES {
+            s1[i] += x[i];
+        }
+        for i in 0..LANES {
+            s2[i] += xx[i];
+        }
+        for i in 0..LANES {
+            s3[i] += xx[i] * x[i];
+        }
+        for i in 0..LANES {
+            s4[i] += xx[i] * xx[i];
+        }
+    }
     for chunk in chunks {
         for i in 0..LANES {
-            let value = chunk[i];
-            let x = f64::from(value);
-            let xx = x * x;
-            s1[i] += x;
-            s2[i] += xx;
-            s3[i] += xx * x;
-            s4[i] += xx * xx;
-            min[i] = if value < min[i] { value } else { min[i] };
-            max[i] = if value > max[i] { value } else { max[i] };
-            let magnitude = value.to_bits() & MAGNITUDE;
-            largest[i] = if magnitude > largest[i] { magnitude } else { largest[i] };
-            zeros[i] += u32::from(magnitude == 0);
-            small[i] += u32::from(magnitude < LEAST_NORMAL);
+            min[i] = if chunk[i] < min[i] { chunk[i] } else { min[i] };
+        }
+        for i in 0..LANES {
+            max[i] = if chunk[i] > max[i] { chunk[i] } else { max[i] };
+        }
+    }
+    for chunk in chunks {
+        let mut magnitude = [0u32; LANES];
+        for i in 0..LANES {
+            magnitude[i] = chunk[i].to_bits() & MAGNITUDE;
+        }
+        for i in 0..LANES {
+            largest[i] = if magnitude[i] > largest[i] { magnitude[i] } else { largest[i] };
+        }
+        for i in 0..LANES {
+            zeros[i] += u32::from(magnitude[i] == 0);
+        }
+        for i in 0..LANES {
+            small[i] += u32::from(magnitude[i] < LEAST_NORMAL);
         }
     }
     // What is left fills the first lanes.
@@ -172,7 +214,7 @@ mod tests {
         };
         for len in (0..70).chain([1000, RUN]) {
             let values: Vec<f32> = (0..len).map(value).collect();
-            let (fast, slow) = (Moments::of(&values, 100), Moments::one_by_one(&values, 100));
+            let (fast, slow) = (Moments::of(&values, 100, None), Moments::one_by_one(&values, 100));
             let counts =
                 |m: &Moments| (m.nan, m.infinite, m.zeros, m.subnormals, m.finite, m.min, m.max, m.largest);
             assert_eq!(counts(&fast), counts(&slow), "{len}");
@@ -186,11 +228,11 @@ mod tests {
     fn what_is_not_finite_is_counted_and_left_out() {
         let mut values = vec![1.0f32; 40];
         (values[3], values[20], values[39]) = (f32::NAN, f32::NEG_INFINITY, -2.0);
-        let mut moments = Moments::of(&values, 0);
+        let mut moments = Moments::of(&values, 0, None);
         assert_eq!((moments.nan, moments.infinite, moments.finite), (1, 1, 38));
         assert_eq!((moments.min, moments.max, moments.largest), (-2.0, 1.0, Some((2.0, 39))));
-        moments.join(&Moments::of(&[5.0, -5.0], 40));
+        moments.join(&Moments::of(&[5.0, -5.0], 40, moments.largest));
         assert_eq!((moments.largest, moments.sums[0]), (Some((5.0, 40)), 35.0));
-        assert_eq!(Moments::of(&[], 0).largest, None);
+        assert_eq!(Moments::of(&[], 0, None).largest, None);
     }
 }

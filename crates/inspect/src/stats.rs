@@ -153,7 +153,7 @@ impl Tensor<'_> {
             let values = &mut values[..len];
             self.decode(at, values);
             for row in values.chunks(self.row_len) {
-                let found = Moments::of(row, at as u64);
+                let found = Moments::of(row, at as u64, moments.largest);
                 row_sum += found.sums[1];
                 moments.join(&found);
                 at += row.len();

@@ -139,9 +139,9 @@ pub(super) fn layers(letters: &str) -> String {
     let of = |letter| letters.chars().filter(|&l| l == letter).count();
     let mtp = match of('M') {
         0 => String::new(),
-        n => format!(", {n} M multi-token prediction"),
+        n => format!(", {n} multi-token prediction (M)"),
     };
-    format!("{}: {} D DeltaNet, {} A attention{mtp}", letters.len() - of('M'), of('D'), of('A'))
+    format!("{}: {} DeltaNet (D), {} attention (A){mtp}", letters.len() - of('M'), of('D'), of('A'))
 }
 
 fn percent(share: f64) -> String {

@@ -35,7 +35,7 @@ pub(super) fn run(
     if !rows.is_empty() {
         page.heading("The model as it is stored");
         if let Some(letters) = &overview.layers {
-            page.lead(&overview::layers(letters));
+            page.lead(&format!("Layers: {}.", overview::layers(letters)));
         }
         page.html(&picture::draw(&rows, overview.layers.as_deref()));
         page.lead("Every area is as large as the tensor's bytes; point at one for details.");
@@ -222,7 +222,7 @@ fn histogram(stats: &Stats) -> Html {
         number(stats.max.map(f64::from))
     );
     Html::raw(&format!(
-        "<svg width={width} height={HEIGHT} data-tip='{}'><path fill=currentColor d='{path}'/></svg>",
+        "<svg width={width} height={HEIGHT} data-tip='{}'><path fill=var(--accent) d='{path}'/></svg>",
         Html::text(&tip)
     ))
 }

@@ -160,7 +160,9 @@ fn groups<'a>(rows: &'a [TensorRow], letters: Option<&str>) -> (Vec<Group<'a>>, 
     (first, layers)
 }
 
-fn areas(rows: Vec<&TensorRow>) -> Vec<Area<'_>> {
+fn areas(mut rows: Vec<&TensorRow>) -> Vec<Area<'_>> {
+    // In the order of the forward pass, as far as parts have one: layers line up.
+    rows.sort_by_key(|row| row.class);
     let many = rows.len() > MANY;
     let mut areas: Vec<Area> = Vec::new();
     let mut known: HashMap<(String, &str), usize> = HashMap::new();

@@ -208,11 +208,24 @@ impl KeyValues {
         })
     }
 
+    /// The bytes of the whole file.
+    pub(super) fn file(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Type and value of the n-th key, as they lie in the file.
+    pub(super) fn raw(&self, at: usize) -> &[u8] {
+        let Some(entry) = self.entries.get(at) else { return &[] };
+        let end = self.entries.get(at + 1).map_or(self.end, |next| next.key_at - KEY_PREFIX);
+        self.buffer.get(entry.value_at() - TYPE_BYTES..end).unwrap_or_default()
+    }
+
     fn position(&self, key: &str) -> Option<usize> {
         self.index.find(key.as_bytes(), |i| self.entries[i].key(&self.buffer))
     }
 
-    fn value(&self, at: usize) -> Option<Value<'_>> {
+    /// The value of the n-th key.
+    pub(super) fn value(&self, at: usize) -> Option<Value<'_>> {
         let entry = self.entries.get(at)?;
         let end = self.entries.get(at + 1).map_or(self.end, |next| next.key_at - KEY_PREFIX);
         let start = entry.value_at();

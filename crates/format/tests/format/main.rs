@@ -5,6 +5,7 @@ mod bad_gguf;
 mod bad_index;
 mod bad_safetensors;
 mod corpus;
+mod edit;
 mod exercise;
 mod fixtures;
 mod good_gguf;
