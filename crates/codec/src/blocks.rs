@@ -1,5 +1,7 @@
 //! Walks slices block by block, so that a codec is written for one block of fixed size.
 
+use pulp::{Simd, WithSimd};
+
 use crate::arithmetic::sum_of_squares;
 
 /// What an encoder may know besides a block's values.
@@ -29,14 +31,28 @@ pub(crate) fn decode_blocks<const BYTES: usize, const LEN: usize>(
     out: &mut [f32],
     decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
 ) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-                decode(block, out);
-            }
-        },
-    );
+    pulp::Arch::new().dispatch(DecodeBlocks { bytes, out, decode });
+}
+
+/// What [`decode_blocks`] compiles. No closure: the compiler wraps those in functions that it need not inline, and then
+/// they are compiled for the oldest processor.
+struct DecodeBlocks<'a, F, const BYTES: usize, const LEN: usize> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+    decode: F,
+}
+
+impl<F: Fn(&[u8; BYTES], &mut [f32; LEN]), const BYTES: usize, const LEN: usize> WithSimd
+    for DecodeBlocks<'_, F, BYTES, LEN>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (block, out) in self.bytes.as_chunks().0.iter().zip(self.out.as_chunks_mut().0) {
+            (self.decode)(block, out);
+        }
+    }
 }
 
 /// Encodes each `LEN` of `values` into the next `BYTES` of `out`. `importance` is one row long and serves every row.

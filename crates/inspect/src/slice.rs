@@ -158,7 +158,7 @@ impl Slice {
 }
 
 impl Slice {
-    /// Positions in the tensor of the first values that are picked, at most [`PLACES`] rows of them.
+    /// Positions in the tensor of the first values that are picked, at most `PLACES` rows of them.
     ///
     /// # Errors
     /// A slice that does not fit the shape.

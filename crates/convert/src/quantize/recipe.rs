@@ -37,7 +37,7 @@ pub struct Rule {
     pub to: Encoding,
 }
 
-/// A condition. Positions are those of [`Position`](super::choose::Position): n tensors, i the number of this one.
+/// A condition. Positions are those of `choose::Position`: n tensors, i the number of this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// At least four query heads share a key head.
