@@ -35,6 +35,7 @@ impl Model<'_> {
             Product { w: &w.k_proj, x: &x, y: &mut k },          // [T, Hkv·Dh]
             Product { w: &w.v_proj, x: &x, y: &mut v },          // [T, Hkv·Dh]
         ]);
+        drop(x);
         self.buffers.recycle(h);
         at.rows("self_attn.q_proj", &query_gate)?;
         at.rows("self_attn.k_proj", &k)?;

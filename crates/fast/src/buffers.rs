@@ -4,22 +4,38 @@ use std::sync::Mutex;
 
 use ndarray::Array2;
 
+use crate::kernels::fixed::TokenTile;
+
 /// Buffers that nothing uses at the moment.
 #[derive(Default)]
-pub(crate) struct Buffers(Mutex<Vec<Vec<f32>>>);
+pub(crate) struct Buffers {
+    rows: Mutex<Vec<Vec<f32>>>,
+    tiles: Mutex<Vec<Vec<TokenTile>>>,
+}
 
 /// More than an operation ever holds at a time; what comes back beyond is freed.
 const KEPT: usize = 16;
+
+/// The smallest buffer that is large enough, so that small needs do not hold large buffers.
+fn take<T>(free: &Mutex<Vec<Vec<T>>>, len: usize) -> Vec<T> {
+    let mut free = free.lock().unwrap_or_else(|e| e.into_inner());
+    let best = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
+    best.map(|i| free.swap_remove(i)).unwrap_or_default()
+}
+
+fn give<T>(free: &Mutex<Vec<Vec<T>>>, buffer: Vec<T>) {
+    let mut free = free.lock().unwrap_or_else(|e| e.into_inner());
+    if free.len() == KEPT {
+        free.remove(0);
+    }
+    free.push(buffer);
+}
 
 impl Buffers {
     /// `[rows, width]` of whatever was there before: for those who write every element.
     pub(crate) fn rows(&self, rows: usize, width: usize) -> Array2<f32> {
         let len = rows * width;
-        let mut free = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        // The smallest that is large enough, so that small rows do not hold large buffers.
-        let best = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
-        let mut buffer = best.map(|i| free.swap_remove(i)).unwrap_or_default();
-        drop(free);
+        let mut buffer = take(&self.rows, len);
         if buffer.len() > 4 * len + 4096 {
             buffer = Vec::new();
         }
@@ -29,10 +45,18 @@ impl Buffers {
 
     /// Takes a buffer back.
     pub(crate) fn recycle(&self, rows: Array2<f32>) {
-        let mut free = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        if free.len() == KEPT {
-            free.remove(0);
-        }
-        free.push(rows.into_raw_vec_and_offset().0);
+        give(&self.rows, rows.into_raw_vec_and_offset().0);
+    }
+
+    /// Tiles of whatever was there before.
+    pub(crate) fn tiles(&self, count: usize) -> Vec<TokenTile> {
+        let mut tiles = take(&self.tiles, count);
+        tiles.resize(count, TokenTile::ZERO);
+        tiles
+    }
+
+    /// Takes tiles back.
+    pub(crate) fn recycle_tiles(&self, tiles: Vec<TokenTile>) {
+        give(&self.tiles, tiles);
     }
 }

@@ -43,6 +43,7 @@ impl Model<'_> {
             Product { w: &w.in_proj_b, x: &x, y: &mut b },     // [T, Hv]
             Product { w: &w.in_proj_a, x: &x, y: &mut a },     // [T, Hv]
         ]);
+        drop(x);
         self.buffers.recycle(h);
         at.rows("linear_attn.in_proj_qkv", &qkv)?;
         at.rows("linear_attn.in_proj_z", &z)?;

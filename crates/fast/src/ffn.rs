@@ -8,7 +8,6 @@ use ndarray::Array2;
 
 use crate::error::Error;
 use crate::forward::{Model, Rows};
-use crate::input::Input;
 use crate::linear::Product;
 use crate::points::{Points, slice, slice_mut};
 use crate::prepared::PreparedMlp;
@@ -16,9 +15,7 @@ use crate::prepared::PreparedMlp;
 /// A block and the rows that enter it.
 struct Visit<'a> {
     w: &'a SwiGlu<Matrix<'a>>,
-    x: Input,
-    gate: Rows,
-    up: Rows,
+    x: &'a Rows,
 }
 
 /// The chosen experts of every token.
@@ -41,50 +38,48 @@ impl Model<'_> {
 
     /// `down(silu(gate(h)) · up(h))`: `[T, D] → [T, D]`.
     fn mlp(&self, w: &SwiGlu<Matrix>, h: &Rows, at: &mut Points) -> Result<Rows, Error> {
-        let mut visits = [self.visit(w, h)];
-        self.gate_and_up(&mut visits);
-        at.rows("mlp.gate_proj", &visits[0].gate)?; // [T, F]
-        at.rows("mlp.up_proj", &visits[0].up)?; // [T, F]
-        Ok(self.down(visits.into()).remove(0)) // [T, D]
+        let visits = [Visit { w, x: h }];
+        let inner = self.gate_and_up(&visits);
+        at.rows("mlp.gate_proj", &inner[0].0)?; // [T, F]
+        at.rows("mlp.up_proj", &inner[0].1)?; // [T, F]
+        Ok(self.down(&visits, inner).remove(0)) // [T, D]
     }
 
-    fn visit<'a>(&self, w: &'a SwiGlu<Matrix<'a>>, x: &Rows) -> Visit<'a> {
-        let rows = |w: &Matrix| self.buffers.rows(x.nrows(), w.rows());
-        Visit { x: self.input(x, &w.gate_proj), gate: rows(&w.gate_proj), up: rows(&w.up_proj), w }
-    }
-
-    /// All at once, so that threads have enough to share.
-    fn gate_and_up(&self, visits: &mut [Visit]) {
-        let both = visits.iter_mut().flat_map(|v| {
-            [
-                Product { w: &v.w.gate_proj, x: &v.x, y: &mut v.gate },
-                Product { w: &v.w.up_proj, x: &v.x, y: &mut v.up },
-            ]
+    /// All at once, so that threads have enough to share: `[T, F]` twice of each.
+    fn gate_and_up(&self, visits: &[Visit]) -> Vec<(Rows, Rows)> {
+        let rows = |v: &Visit, w: &Matrix| self.buffers.rows(v.x.nrows(), w.rows());
+        let mut out: Vec<_> =
+            visits.iter().map(|v| (rows(v, &v.w.gate_proj), rows(v, &v.w.up_proj))).collect();
+        let inputs: Vec<_> = visits.iter().map(|v| self.input(v.x, &v.w.gate_proj)).collect();
+        let both = visits.iter().zip(&inputs).zip(&mut out).flat_map(|((v, x), (gate, up))| {
+            [Product { w: &v.w.gate_proj, x, y: gate }, Product { w: &v.w.up_proj, x, y: up }]
         });
         self.products(both.collect());
+        drop(inputs);
+        out
     }
 
-    fn down(&self, visits: Vec<Visit>) -> Vec<Rows> {
-        let inner = |v: &Visit| {
-            let width = v.gate.ncols();
-            let mut inner = self.buffers.rows(v.gate.nrows(), width); // [T, F]
+    /// What comes out of [`Model::gate_and_up`] goes down: `[T, D]` of each.
+    fn down(&self, visits: &[Visit], inner: Vec<(Rows, Rows)>) -> Vec<Rows> {
+        let product = |(gate, up): (Rows, Rows)| {
+            let width = gate.ncols();
+            let mut inner = self.buffers.rows(gate.nrows(), width); // [T, F]
             self.each_row(&mut inner, |t, y| {
                 let row = t * width..(t + 1) * width;
-                (self.table.silu_product)(&slice(&v.gate)[row.clone()], &slice(&v.up)[row], y);
+                (self.table.silu_product)(&slice(&gate)[row.clone()], &slice(&up)[row], y);
             });
-            let x = self.input(&inner, &v.w.down_proj);
-            self.buffers.recycle(inner);
-            x
+            self.buffers.recycle(gate);
+            self.buffers.recycle(up);
+            inner
         };
-        let inners: Vec<Input> = visits.iter().map(inner).collect();
-        let rows = |v: &Visit| self.buffers.rows(v.gate.nrows(), v.w.down_proj.rows());
+        let inner: Vec<Rows> = inner.into_iter().map(product).collect();
+        let rows = |v: &Visit| self.buffers.rows(v.x.nrows(), v.w.down_proj.rows());
         let mut out: Vec<Rows> = visits.iter().map(rows).collect();
-        let products = visits.iter().zip(&inners).zip(&mut out);
+        let inputs: Vec<_> = visits.iter().zip(&inner).map(|(v, x)| self.input(x, &v.w.down_proj)).collect();
+        let products = visits.iter().zip(&inputs).zip(&mut out);
         self.products(products.map(|((v, x), y)| Product { w: &v.w.down_proj, x, y }).collect());
-        for visit in visits {
-            self.buffers.recycle(visit.gate);
-            self.buffers.recycle(visit.up);
-        }
+        drop(inputs);
+        inner.into_iter().for_each(|rows| self.buffers.recycle(rows));
         out
     }
 
@@ -100,19 +95,20 @@ impl Model<'_> {
         for (((token, _), &expert), &weight) in routing.index.indexed_iter().zip(&routing.weight) {
             tokens.entry(expert as usize).or_default().push((token, weight));
         }
-        let gather = |(&e, tokens): (&usize, &Vec<(usize, f32)>)| {
+        let gather = |tokens: &Vec<(usize, f32)>| {
             let mut x = self.buffers.rows(tokens.len(), h.ncols());
             for (x, (token, _)) in slice_mut(&mut x).chunks_exact_mut(h.ncols()).zip(tokens) {
                 x.copy_from_slice(&slice(h)[token * h.ncols()..][..h.ncols()]);
             }
-            let visit = self.visit(&w.experts[e], &x);
-            self.buffers.recycle(x);
-            visit
+            x
         };
-        let mut visits: Vec<Visit> = tokens.iter().map(gather).collect();
-        visits.push(self.visit(&w.shared_expert, h));
-        self.gate_and_up(&mut visits);
-        let mut outputs = self.down(visits);
+        let gathered: Vec<Rows> = tokens.values().map(gather).collect();
+        let mut visits: Vec<Visit> =
+            tokens.keys().zip(&gathered).map(|(&e, x)| Visit { w: &w.experts[e], x }).collect();
+        visits.push(Visit { w: &w.shared_expert, x: h });
+        let inner = self.gate_and_up(&visits);
+        let mut outputs = self.down(&visits, inner);
+        gathered.into_iter().for_each(|rows| self.buffers.recycle(rows));
         let shared = outputs.pop().expect("the shared expert came last"); // [T, D]
 
         let mut y = self.buffers.rows(h.nrows(), h.ncols()); // [T, D]

@@ -185,7 +185,7 @@ impl<'w> Model<'w> {
     }
 
     /// Rows made ready for matrices whose columns are stored as `w`'s are.
-    pub(crate) fn input(&self, x: &Rows, w: &Matrix<'_>) -> Input {
-        Input::new(x.view(), w.col_tiling(), self.table)
+    pub(crate) fn input<'x>(&'x self, x: &'x Rows, w: &Matrix<'_>) -> Input<'x> {
+        Input::new(x.view(), w.col_tiling(), self.table, &self.buffers)
     }
 }

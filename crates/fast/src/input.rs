@@ -5,26 +5,34 @@ use std::sync::OnceLock;
 use model::Tiling;
 use ndarray::ArrayView2;
 
+use crate::buffers::Buffers;
 use crate::kernels::Table;
 use crate::kernels::digits::{Chunk, Digits, Layout, UNIT};
+use crate::kernels::fixed::{COLUMNS, TOKENS, TokenTile};
 use crate::kernels::lane::{LANES, Lane, flat, flat_mut};
+use crate::kernels::team::Team;
 use crate::kernels::tile::{Tokens, interleave};
 
 /// The most tokens of a call whose rows are multiplied one by one, straight from the file's bytes.
 pub(crate) const FEW: usize = 4;
 
 /// The rows that enter one or more matrices.
-pub(crate) struct Input {
+pub(crate) struct Input<'a> {
     /// Columns of the matrices that these rows fit.
     pub width: usize,
     pub tokens: usize,
     /// Lane groups of a row.
     pub groups: usize,
+    x: ArrayView2<'a, f32>,
+    tiling: Option<Tiling>,
     table: &'static Table,
+    buffers: &'a Buffers,
     /// Rows one after the other if they are few, else interleaved in tiles.
-    lanes: Vec<Lane>,
+    lanes: OnceLock<Vec<Lane>>,
     /// By layout.
     digits: [OnceLock<Packed>; 3],
+    /// `[superblock, token tile]`.
+    fixed: OnceLock<Vec<TokenTile>>,
 }
 
 struct Packed {
@@ -32,28 +40,27 @@ struct Packed {
     minus: Vec<Lane>,
 }
 
-impl Input {
+impl<'a> Input<'a> {
     /// Rows in canonical order; `tiling` is how the matrices' columns are stored.
-    pub(crate) fn new(x: ArrayView2<'_, f32>, tiling: Option<Tiling>, table: &'static Table) -> Input {
+    pub(crate) fn new(
+        x: ArrayView2<'a, f32>,
+        tiling: Option<Tiling>,
+        table: &'static Table,
+        buffers: &'a Buffers,
+    ) -> Input<'a> {
         let (tokens, width) = x.dim();
-        let groups = width.div_ceil(LANES);
-        let mut lanes = vec![Lane::ZERO; tokens * groups];
-        for (x, lanes) in x.outer_iter().zip(lanes.chunks_exact_mut(groups)) {
-            let x = x.to_slice().expect("rows of activations are contiguous");
-            let row = &mut flat_mut(lanes)[..width];
-            match tiling {
-                None => row.copy_from_slice(x),
-                Some(tiling) => {
-                    for (i, run) in x.chunks_exact(tiling.run()).enumerate() {
-                        row[tiling.stored(i * tiling.run())..][..tiling.run()].copy_from_slice(run);
-                    }
-                }
-            }
+        Input {
+            width,
+            tokens,
+            groups: width.div_ceil(LANES),
+            x,
+            tiling,
+            table,
+            buffers,
+            lanes: OnceLock::new(),
+            digits: Default::default(),
+            fixed: OnceLock::new(),
         }
-        if tokens > FEW {
-            lanes = interleave(&lanes, groups, table.tile_tokens);
-        }
-        Input { width, tokens, groups, table, lanes, digits: Default::default() }
     }
 
     /// Whether rows of the matrix are multiplied one by one.
@@ -61,16 +68,41 @@ impl Input {
         self.tokens <= FEW
     }
 
+    /// A token's activations in the order in which columns are stored, from column `first` on.
+    fn copy(&self, t: usize, first: usize, to: &mut [f32]) {
+        let x = self.x.row(t).to_slice().expect("rows of activations are contiguous");
+        let Some(tiling) = self.tiling else {
+            return to.copy_from_slice(&x[first..first + to.len()]);
+        };
+        let mut done = 0;
+        while done < to.len() {
+            let stored = first + done;
+            let run = tiling.run_from(stored).min(to.len() - done);
+            to[done..done + run].copy_from_slice(&x[tiling.canonical(stored)..][..run]);
+            done += run;
+        }
+    }
+
+    fn lanes(&self) -> &[Lane] {
+        self.lanes.get_or_init(|| {
+            let mut lanes = vec![Lane::ZERO; self.tokens * self.groups];
+            for (t, lanes) in lanes.chunks_exact_mut(self.groups).enumerate() {
+                self.copy(t, 0, &mut flat_mut(lanes)[..self.width]);
+            }
+            if self.is_few() { lanes } else { interleave(&lanes, self.groups, self.table.tile_tokens) }
+        })
+    }
+
     /// All tokens, interleaved for tiles: of an input that is not few.
     pub(crate) fn tiles(&self) -> Tokens<'_> {
         debug_assert!(!self.is_few());
-        Tokens { lanes: &self.lanes, tokens: self.tokens, groups: self.groups }
+        Tokens { lanes: self.lanes(), tokens: self.tokens, groups: self.groups }
     }
 
     /// One token of a few.
     pub(crate) fn token(&self, t: usize) -> Tokens<'_> {
         debug_assert!(self.is_few());
-        Tokens { lanes: &self.lanes[t * self.groups..][..self.groups], tokens: 1, groups: self.groups }
+        Tokens { lanes: &self.lanes()[t * self.groups..][..self.groups], tokens: 1, groups: self.groups }
     }
 
     /// One token of a few as digits; the width is of whole units.
@@ -88,5 +120,50 @@ impl Input {
             packed
         });
         Digits { chunks: &packed.chunks[t * chunks..][..chunks], minus: &packed.minus[t * minus..][..minus] }
+    }
+
+    /// All tokens' part of a superblock as whole numbers; [`fix`] has been called.
+    pub(crate) fn token_tiles(&self, superblock: usize) -> &[TokenTile] {
+        let tiles = self.tokens.div_ceil(TOKENS);
+        let fixed = self.fixed.get().expect("activations were made whole numbers before");
+        &fixed[superblock * tiles..][..tiles]
+    }
+
+    /// A superblock of all tokens.
+    fn fix_superblock(&self, superblock: usize, tiles: &mut [TokenTile]) {
+        let mut x = [0.0; COLUMNS];
+        for t in 0..self.tokens {
+            self.copy(t, superblock * COLUMNS, &mut x);
+            (self.table.fix_tokens)(&x, t % TOKENS, &mut tiles[t / TOKENS]);
+        }
+    }
+}
+
+/// Makes whole numbers of these inputs' activations, where that has not been done: all at once, so that threads have
+/// enough to share.
+pub(crate) fn fix(inputs: &[&Input<'_>], team: &Team) {
+    let mut fresh: Vec<(&Input<'_>, Vec<TokenTile>)> = Vec::new();
+    for input in inputs {
+        if input.fixed.get().is_none() && !fresh.iter().any(|(known, _)| std::ptr::eq(*known, *input)) {
+            let count = input.tokens.div_ceil(TOKENS) * (input.width / COLUMNS);
+            fresh.push((input, input.buffers.tiles(count)));
+        }
+    }
+    let superblocks = fresh.iter_mut().flat_map(|(input, tiles)| {
+        let input = *input;
+        tiles.chunks_exact_mut(input.tokens.div_ceil(TOKENS)).enumerate().map(move |(s, t)| (input, s, t))
+    });
+    let mut superblocks: Vec<_> = superblocks.collect();
+    team.each(&mut superblocks, |(input, superblock, tiles)| input.fix_superblock(*superblock, tiles));
+    for (input, tiles) in fresh {
+        input.fixed.get_or_init(|| tiles);
+    }
+}
+
+impl Drop for Input<'_> {
+    fn drop(&mut self) {
+        if let Some(tiles) = self.fixed.take() {
+            self.buffers.recycle_tiles(tiles);
+        }
     }
 }

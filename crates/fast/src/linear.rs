@@ -6,29 +6,35 @@ use model::Matrix;
 use ndarray::{Array2, ArrayViewMut2, Axis};
 
 use crate::forward::Model;
-use crate::input::Input;
+use crate::input::{Input, fix};
 use crate::kernels::digits::{Coding, Layout};
+use crate::kernels::fixed::{COLUMNS, TOKENS};
 use crate::kernels::lane::{LANES, Lane, flat_mut};
+use crate::kernels::superblock::{ROWS, RowTile, Super};
 use crate::kernels::tile::{Panel, TOGETHER};
 use crate::kernels::{Numbers, Row, Table};
 
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
 
+/// Rows whose superblocks are opened at a time: four tiles of them stay in the first-level cache, and a tile of
+/// tokens with them, while the tokens go by.
+const OPENED_ROWS: usize = 4 * ROWS;
+
 /// Bytes that a thread streams through when tokens are few: much less, and memory does not get up to speed.
 const PART_BYTES: usize = 256 << 10;
 
 /// A matrix, what enters it and where it goes: `y[t, n] = Σ_k x[t, k] · w[n, k]`.
-pub(crate) struct Product<'a> {
+pub(crate) struct Product<'a, 'x> {
     pub w: &'a Matrix<'a>,
-    pub x: &'a Input,
+    pub x: &'a Input<'x>,
     pub y: &'a mut Array2<f32>,
 }
 
 /// Some rows of a product.
-struct Part<'a> {
+struct Part<'a, 'x> {
     w: &'a Matrix<'a>,
-    x: &'a Input,
+    x: &'a Input<'x>,
     first_row: usize,
     y: ArrayViewMut2<'a, f32>,
 }
@@ -37,6 +43,7 @@ struct Part<'a> {
 #[derive(Default)]
 struct Space {
     panel: Vec<Lane>,
+    opened: Vec<RowTile>,
     sums: Vec<Lane>,
 }
 
@@ -46,27 +53,30 @@ thread_local! {
 
 impl Model<'_> {
     /// `x` times one matrix: `[T, N]`.
-    pub(crate) fn linear(&self, x: &Input, w: &Matrix<'_>) -> Array2<f32> {
+    pub(crate) fn linear(&self, x: &Input<'_>, w: &Matrix<'_>) -> Array2<f32> {
         let mut y = self.buffers.rows(x.tokens, w.rows());
         self.products(vec![Product { w, x, y: &mut y }]);
         y
     }
 
     /// All of `products`, side by side.
-    pub(crate) fn products(&self, products: Vec<Product<'_>>) {
+    pub(crate) fn products(&self, products: Vec<Product<'_, '_>>) {
+        let many = products.iter().filter(|p| !p.x.is_few() && Super::of(p.w.encoding()).is_some());
+        fix(&many.map(|p| p.x).collect::<Vec<_>>(), &self.team);
         let mut parts = Vec::new();
         for Product { w, x, y } in products {
             assert!(x.width == w.cols() && y.dim() == (x.tokens, w.rows()), "shapes agree");
+            // Now, once, rather than by whichever thread comes first while the others wait.
             if x.is_few()
                 && let Some(coding) = Coding::of(w.encoding(), w.cols())
             {
-                // Now, once, rather than by whichever thread comes first while the others wait.
                 x.digits(0, coding.layout());
             }
             // Few tokens are over so soon that the parts must be large for the memory to stream.
-            let rows = match x.is_few() {
-                true => (PART_BYTES / w.row_bytes(0).len()).next_multiple_of(TOGETHER).max(TOGETHER),
-                false => PANEL_ROWS,
+            let rows = match (x.is_few(), Super::of(w.encoding())) {
+                (true, _) => (PART_BYTES / w.row_bytes(0).len()).next_multiple_of(TOGETHER).max(TOGETHER),
+                (false, Some(_)) => OPENED_ROWS,
+                (false, None) => PANEL_ROWS,
             };
             let chunks = y.axis_chunks_iter_mut(Axis(1), rows);
             parts.extend(chunks.enumerate().map(|(i, y)| Part { w, x, first_row: i * rows, y }));
@@ -76,9 +86,12 @@ impl Model<'_> {
     }
 }
 
-impl Part<'_> {
+impl Part<'_, '_> {
     fn run(&mut self, table: &'static Table, space: &mut Space) {
         if !self.x.is_few() {
+            if let Some(coding) = Super::of(self.w.encoding()) {
+                return self.superblocks(coding, table, space);
+            }
             self.decode(space);
             let panel = Panel { lanes: &space.panel, stride: self.x.groups + 1 };
             return (table.product)(&panel, self.x.tiles(), &mut self.y, &mut space.sums);
@@ -95,6 +108,29 @@ impl Part<'_> {
                 }
             }
         }
+    }
+
+    /// Superblocks of all rows at a time, in whole numbers.
+    fn superblocks(&mut self, coding: Super, table: &'static Table, space: &mut Space) {
+        let rows = self.y.ncols();
+        let row_tiles = rows.div_ceil(ROWS);
+        let Space { opened, sums, .. } = space;
+        if opened.len() < row_tiles {
+            opened.resize(row_tiles, RowTile::ZERO);
+        }
+        sums.clear();
+        sums.resize(self.x.tokens.div_ceil(TOKENS) * row_tiles * ROWS, Lane::ZERO);
+        let bytes = coding.bytes();
+        for superblock in 0..self.w.cols() / COLUMNS {
+            for r in 0..rows {
+                let row = self.w.row_bytes(self.first_row + r);
+                let block = &row[superblock * bytes..][..bytes];
+                (table.open_row)(coding, block, r % ROWS, &mut opened[r / ROWS]);
+            }
+            let tokens = self.x.token_tiles(superblock);
+            (table.add_superblock)(&opened[..row_tiles], tokens, coding.minima(), sums);
+        }
+        (table.scatter)(sums, &mut self.y);
     }
 
     /// Quantized rows, straight from their codes.

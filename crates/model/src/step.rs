@@ -85,6 +85,14 @@ impl Tiling {
         self.skip + (group * self.heads_per_key + j) * self.head_len + within
     }
 
+    /// How many entries from stored position `i` on lie in the same order in both.
+    pub fn run_from(&self, i: usize) -> usize {
+        match i.checked_sub(self.skip) {
+            Some(value) => self.head_len - value % self.head_len,
+            None => self.skip - i,
+        }
+    }
+
     /// Entries that move together: the length of a head's run.
     pub fn run(&self) -> usize {
         self.head_len
@@ -110,6 +118,9 @@ mod tests {
                 }
             }
             for (stored, &canonical) in tiled.iter().enumerate() {
+                for i in 0..tiling.run_from(stored) {
+                    prop_assert_eq!(tiled[stored + i], canonical + i);
+                }
                 prop_assert_eq!(tiling.stored(canonical), stored);
                 prop_assert_eq!(tiling.canonical(stored), canonical);
             }

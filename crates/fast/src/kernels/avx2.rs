@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::lane::{LANES, Lanes};
+use super::superblock::Sums;
 use super::*;
 
 table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 32,
@@ -90,5 +91,49 @@ impl Lanes for Avx2 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
+    }
+}
+
+impl Sums for Avx2 {
+    type Whole = (__m256i, __m256i);
+
+    #[inline(always)]
+    fn none() -> (__m256i, __m256i) {
+        // SAFETY: used only in functions compiled for AVX2.
+        unsafe { (_mm256_setzero_si256(), _mm256_setzero_si256()) }
+    }
+
+    #[inline(always)]
+    fn add_pairs(sums: (__m256i, __m256i), w: [u8; 4], x: &[u8; 64]) -> (__m256i, __m256i) {
+        let x: *const __m256i = x.as_ptr().cast();
+        // SAFETY: 64 bytes are two registers; used only in functions compiled for AVX2.
+        unsafe {
+            let w = _mm256_set1_epi32(i32::from_le_bytes(w));
+            let add = |sums, x| _mm256_add_epi32(sums, _mm256_madd_epi16(w, _mm256_loadu_si256(x)));
+            (add(sums.0, x), add(sums.1, x.add(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn total(high: (__m256i, __m256i), low: (__m256i, __m256i)) -> Avx2 {
+        // SAFETY: used only in functions compiled for AVX2 and FMA.
+        unsafe {
+            let quarter = |high, low| {
+                let by = _mm256_set1_pd(4096.0);
+                _mm256_cvtpd_ps(_mm256_fmadd_pd(_mm256_cvtepi32_pd(high), by, _mm256_cvtepi32_pd(low)))
+            };
+            let half = |high, low| {
+                let lower = quarter(_mm256_castsi256_si128(high), _mm256_castsi256_si128(low));
+                let upper = quarter(_mm256_extracti128_si256::<1>(high), _mm256_extracti128_si256::<1>(low));
+                _mm256_set_m128(upper, lower)
+            };
+            Avx2(half(high.0, low.0), half(high.1, low.1))
+        }
+    }
+
+    #[inline(always)]
+    fn times(self, other: Avx2) -> Avx2 {
+        // SAFETY: used only in functions compiled for AVX2.
+        unsafe { Avx2(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
     }
 }

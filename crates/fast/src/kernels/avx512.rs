@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::lane::{LANES, Lanes};
+use super::superblock::Sums;
 use super::*;
 
 table!(
@@ -92,5 +93,54 @@ impl Lanes for Avx512 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
+    }
+}
+
+/// `by·high + low`, exact in f64, rounded once.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+pub(super) unsafe fn joined<const BY: i32>(high: __m512i, low: __m512i) -> Avx512 {
+    // SAFETY: the caller vouches for the processor.
+    unsafe {
+        let half = |high: __m256i, low: __m256i| {
+            let by = _mm512_set1_pd(f64::from(BY));
+            _mm512_cvtpd_ps(_mm512_fmadd_pd(_mm512_cvtepi32_pd(high), by, _mm512_cvtepi32_pd(low)))
+        };
+        let lower = half(_mm512_castsi512_si256(high), _mm512_castsi512_si256(low));
+        let upper = half(_mm512_extracti64x4_epi64::<1>(high), _mm512_extracti64x4_epi64::<1>(low));
+        Avx512(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(lower), upper))
+    }
+}
+
+impl Sums for Avx512 {
+    type Whole = __m512i;
+
+    #[inline(always)]
+    fn none() -> __m512i {
+        // SAFETY: used only in functions compiled for AVX-512.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn add_pairs(sums: __m512i, w: [u8; 4], x: &[u8; 64]) -> __m512i {
+        // SAFETY: 64 bytes are a register; used only in functions compiled for AVX-512 with VNNI.
+        unsafe {
+            let x = _mm512_loadu_si512(x.as_ptr().cast());
+            _mm512_dpwssd_epi32(sums, _mm512_set1_epi32(i32::from_le_bytes(w)), x)
+        }
+    }
+
+    #[inline(always)]
+    fn total(high: __m512i, low: __m512i) -> Avx512 {
+        // SAFETY: used only in functions compiled for AVX-512.
+        unsafe { joined::<4096>(high, low) }
+    }
+
+    #[inline(always)]
+    fn times(self, other: Avx512) -> Avx512 {
+        // SAFETY: used only in functions compiled for AVX-512.
+        Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
     }
 }

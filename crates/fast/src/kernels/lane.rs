@@ -41,7 +41,7 @@ pub(crate) trait Lanes: Copy {
 
 /// The definition.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain([f32; LANES]);
+pub(crate) struct Plain(pub [f32; LANES]);
 
 impl Lanes for Plain {
     #[inline(always)]

@@ -4,15 +4,19 @@
 //! out if the processor can run it, which is what every call of a function compiled for an instruction set relies on.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
 pub(crate) mod digits;
+pub(crate) mod fixed;
 pub(crate) mod lane;
 pub(crate) mod plain;
 mod scalar;
+pub(crate) mod superblock;
 pub(crate) mod team;
 #[cfg(test)]
 mod tests;
@@ -21,8 +25,10 @@ pub(crate) mod tile;
 use ndarray::ArrayViewMut2;
 
 use digits::{Chunk, Coding, Digits, Layout};
+use fixed::{COLUMNS, TokenTile};
 use lane::Lane;
 use plain::{Cache, DeltaHead};
+use superblock::{RowTile, Super};
 use tile::{Panel, TOGETHER, Tokens};
 
 /// A quantized row times a token's digits.
@@ -48,6 +54,10 @@ pub(crate) struct Table {
     pub row_iq4_nl: Row,
     pub row_iq4_xs: Row,
     pub pack: fn(&[f32], Layout, &mut [Chunk], &mut [Lane]),
+    pub fix_tokens: fn(&[f32; COLUMNS], usize, &mut TokenTile),
+    pub open_row: fn(Super, &[u8], usize, &mut RowTile),
+    pub add_superblock: fn(&[RowTile], &[TokenTile], usize, &mut [Lane]),
+    pub scatter: fn(&[Lane], &mut ArrayViewMut2<'_, f32>),
     pub dot: fn(&[f32], &[f32]) -> f32,
     pub rms_norm: fn(&[f32], &[f32], f64, &mut [f32]),
     pub gated_norm: fn(&[f32], &[f32], f64, &[f32], &mut [f32]),
@@ -98,6 +108,11 @@ macro_rules! table {
             row_f16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::F16>;
             row_bf16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::Bf16>;
             pack(x: &[f32], layout: Layout, chunks: &mut [Chunk], minus: &mut [Lane]) = digits::pack;
+            fix_tokens(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) = fixed::fix_pairs;
+            open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = superblock::open_in_rows;
+            add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane])
+                = superblock::add::<$lanes>;
+            scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) = superblock::scatter;
             dot(a: &[f32], b: &[f32]) -> f32 = tile::dot::<$lanes>;
             rms_norm(x: &[f32], gain: &[f32], eps: f64, y: &mut [f32]) = plain::rms_norm;
             gated_norm(x: &[f32], gain: &[f32], eps: f64, z: &[f32], y: &mut [f32]) = plain::gated_norm;
@@ -113,10 +128,10 @@ macro_rules! table {
                 weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes>;
         );
 
-        pub(super) static TABLE: Table = Table {
+        pub(super) const TABLE: Table = Table {
             name: $name,
             tile_tokens: $tokens,
-            $($row,)* row_f32, row_f16, row_bf16, pack,
+            $($row,)* row_f32, row_f16, row_bf16, pack, fix_tokens, open_row, add_superblock, scatter,
             product, dot, rms_norm, gated_norm, l2_norm, silu_product, sigmoid_product, add, add_scaled, convolve,
             delta_rule, attend,
         };
@@ -166,6 +181,7 @@ impl Kernels {
         {
             all.extend(avx2::detect().map(Kernels));
             all.extend(avx512::detect().map(Kernels));
+            all.extend(amx::detect().map(Kernels));
         }
         all
     }

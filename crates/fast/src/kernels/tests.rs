@@ -4,7 +4,9 @@ use codec::Encoding;
 use ndarray::Array2;
 
 use super::digits::{Chunk, Coding, Digits};
+use super::fixed::TOKENS;
 use super::lane::{LANES, Lane, flat, flat_mut};
+use super::superblock::ROWS;
 use super::tile::{Panel, TOGETHER, Tokens, interleave};
 use super::*;
 
@@ -33,17 +35,23 @@ const CODINGS: [(Coding, Encoding); 7] = [
     (Coding::Iq4Xs, Encoding::Iq4Xs),
 ];
 
+/// Where a block has its factors in half precision.
+fn scale_positions(encoding: Encoding) -> &'static [usize] {
+    match encoding {
+        Encoding::Q2K => &[80, 82],
+        Encoding::Q3K => &[108],
+        Encoding::Q4K | Encoding::Q5K => &[0, 2],
+        Encoding::Q6K => &[208],
+        _ => &[0],
+    }
+}
+
 /// Any codes, with scales between 2⁻¹¹ and 2⁻⁷ wherever the encoding keeps them.
 fn blocks(encoding: Encoding, cols: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes: Vec<u8> =
         (0..encoding.byte_len(cols as u64).unwrap()).map(|_| random.bits() as u8).collect();
-    let scales: &[usize] = match encoding {
-        Encoding::Q4K | Encoding::Q5K => &[0, 2],
-        Encoding::Q6K => &[208],
-        _ => &[0],
-    };
     for block in bytes.chunks_exact_mut(encoding.block_bytes()) {
-        for &at in scales {
+        for &at in scale_positions(encoding) {
             block[at + 1] = block[at + 1] & 0x8f | 0x10;
         }
     }
@@ -357,4 +365,124 @@ fn exp_is_within_two_units_in_the_last_place() {
     }
     assert!(plain::exp(f32::NAN).is_nan());
     assert!(plain::exp(-1e30) < 2e-38 && plain::exp(1e30) > 2e38);
+}
+
+/// `[rows, cols]` of an encoding times `[tokens, cols]`, as a call of many tokens does it.
+fn whole(table: &Table, coding: Super, rows: &[Vec<u8>], x: &[Vec<f32>]) -> Array2<f32> {
+    let (superblocks, bytes) = (x[0].len() / COLUMNS, coding.bytes());
+    let mut opened = vec![RowTile::ZERO; rows.len().div_ceil(ROWS)];
+    let mut tokens = vec![TokenTile::ZERO; x.len().div_ceil(TOKENS)];
+    let mut sums = vec![Lane::ZERO; opened.len() * tokens.len() * ROWS];
+    for s in 0..superblocks {
+        for (r, row) in rows.iter().enumerate() {
+            (table.open_row)(coding, &row[s * bytes..][..bytes], r % ROWS, &mut opened[r / ROWS]);
+        }
+        for (t, x) in x.iter().enumerate() {
+            let x = x[s * COLUMNS..].first_chunk().unwrap();
+            (table.fix_tokens)(x, t % TOKENS, &mut tokens[t / TOKENS]);
+        }
+        (table.add_superblock)(&opened, &tokens, coding.minima(), &mut sums);
+    }
+    let mut out = Array2::zeros((x.len(), rows.len()));
+    (table.scatter)(&sums, &mut out.view_mut());
+    out
+}
+
+/// Blocks of which every byte that is no scale of the whole block is `byte`.
+fn uniform_blocks(encoding: Encoding, cols: usize, byte: u8) -> Vec<u8> {
+    let mut bytes = blocks(encoding, cols, &mut Random(0));
+    let keep = scale_positions(encoding);
+    for block in bytes.chunks_exact_mut(encoding.block_bytes()) {
+        for (i, b) in block.iter_mut().enumerate() {
+            if !keep.iter().any(|at| (*at..at + 2).contains(&i)) {
+                *b = byte;
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn every_table_has_the_bits_of_scalar_on_superblocks() {
+    let mut random = Random(10);
+    for (coding, encoding) in Super::ALL {
+        for (rows, tokens, superblocks) in [(1, 1, 1), (3, 17, 2), (16, 16, 1), (17, 5, 3), (64, 33, 2)] {
+            let cols = superblocks * COLUMNS;
+            let mut w: Vec<_> = (0..rows).map(|_| blocks(encoding, cols, &mut random)).collect();
+            // Every code and scale at an end: the largest sums there are.
+            for (w, byte) in w.iter_mut().skip(1).zip([0, 255, 0x80, 0x7f, 0x0f]) {
+                *w = uniform_blocks(encoding, cols, byte);
+            }
+            let mut x: Vec<_> = (0..tokens).map(|t| activations(t % 7, cols, &mut random)).collect();
+            for (x, largest) in x.iter_mut().skip(7).zip([1.0, -1.0]) {
+                x.fill(largest);
+            }
+            let expected = whole(&scalar::TABLE, coding, &w, &x);
+            for kernels in Kernels::all() {
+                let found = whole(kernels.table(), coding, &w, &x);
+                for ((at, found), expected) in found.indexed_iter().zip(&expected) {
+                    assert_eq!(
+                        found.to_bits(),
+                        expected.to_bits(),
+                        "{kernels:?} {coding:?} {at:?}: {found} {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn superblocks_are_the_decoded_rows_in_f64() {
+    let mut random = Random(11);
+    for (coding, encoding) in Super::ALL {
+        let (mut error, mut power) = (0.0, 0.0);
+        let cols = 4 * COLUMNS;
+        for kind in [0, 1, 2, 4] {
+            let mut w: Vec<_> = (0..20).map(|_| blocks(encoding, cols, &mut random)).collect();
+            for (w, byte) in w.iter_mut().zip([0, 255, 0x80, 0x7f, 0x0f]) {
+                *w = uniform_blocks(encoding, cols, byte);
+            }
+            let x: Vec<_> = (0..18).map(|_| activations(kind, cols, &mut random)).collect();
+            let found = whole(&scalar::TABLE, coding, &w, &x);
+            for ((t, r), found) in found.indexed_iter() {
+                let w = decode(encoding, &w[r], cols);
+                let exact: f64 = w.iter().zip(&x[t]).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                let bound: f64 = w
+                    .chunks(COLUMNS)
+                    .zip(x[t].chunks(COLUMNS))
+                    .map(|(w, x)| {
+                        let largest = |v: &[f32]| v.iter().fold(0f32, |m, v| m.max(v.abs())) as f64;
+                        COLUMNS as f64 * largest(w) * largest(x)
+                    })
+                    .sum();
+                let off = (f64::from(*found) - exact).abs();
+                assert!(off <= SHARE * bound, "{coding:?} {kind} {t} {r}: {off:e} of {bound:e}");
+                if kind == 0 {
+                    error += off * off;
+                    power += exact * exact;
+                }
+            }
+        }
+        println!("{coding:?}: NMSE {:.1e}", error / power);
+        assert!(error / power < 1e-13, "{coding:?}: {:e}", error / power);
+    }
+}
+
+#[test]
+fn not_a_number_stays_with_its_token() {
+    let mut random = Random(12);
+    for (coding, encoding) in Super::ALL {
+        let w: Vec<_> = (0..3).map(|_| blocks(encoding, 512, &mut random)).collect();
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x: Vec<_> = (0..6).map(|_| activations(0, 512, &mut random)).collect();
+            x[4][300] = bad;
+            for kernels in Kernels::all() {
+                let found = whole(kernels.table(), coding, &w, &x);
+                for ((t, _), found) in found.indexed_iter() {
+                    assert_eq!(found.is_nan(), t == 4, "{kernels:?} {coding:?} {bad}");
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,204 @@
+//! AVX-512 with AMX: tiles of sixteen rows times sixteen tokens, four products of bytes added to each sum at a time.
+//!
+//! A weight's whole number is two signed digits of eight bits, an activation's is three. Products of digits that weigh the
+//! same share a tile of sums, so that there are four.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::avx512::Avx512;
+use super::fixed::{COLUMNS, TokenTile, fix, fours};
+use super::lane::Lane;
+use super::superblock::{ROWS, RowTile, Super, finish, open};
+use super::{Table, avx512, table};
+
+table!(@functions [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]]
+    fix_tokens(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) = fix_fours;
+    open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = open_planes;
+    add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) = add;
+);
+
+const TABLE: Table = Table { name: "amx", fix_tokens, open_row, add_superblock, ..avx512::TABLE };
+
+/// The table, where the processor has what it is compiled for and the system lets this process use its tiles.
+pub(super) fn detect() -> Option<&'static Table> {
+    /// AMX-TILE and AMX-INT8 in EDX of leaf 7.
+    const TILES: u32 = 1 << 24 | 1 << 25;
+    avx512::detect()?;
+    let has = __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).edx & TILES == TILES;
+    (has && permitted()).then_some(&TABLE)
+}
+
+/// Asks the system for the tiles' state, which a process has not unless it asks.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and changes only what this process may use.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+#[inline(always)]
+fn fix_fours(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) {
+    fix(x, t, to, fours);
+}
+
+#[inline(always)]
+fn open_planes(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
+    open(coding, block, r, tile, in_planes);
+}
+
+/// Lines `[4, 2, 16]`: 64 columns, the high digit and the low one, rows.
+#[inline(always)]
+fn in_planes(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 128]) {
+    for (whole, lines) in whole.as_chunks::<64>().0.iter().zip(lines.as_chunks_mut::<{ 2 * ROWS }>().0) {
+        for i in 0..64 {
+            let low = whole[i] as i8;
+            lines[r][i] = ((whole[i] - i16::from(low)) >> 8) as u8;
+            lines[ROWS + r][i] = low as u8;
+        }
+    }
+}
+
+/// Sums of products of digits, of rows by tokens: those of weight 2²⁴, 2¹⁶, 2⁸ and 1.
+#[repr(C, align(64))]
+struct Planes([[[i32; 16]; ROWS]; 4]);
+
+/// How the eight tiles are shaped: sixteen lines of 64 bytes each.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    line_bytes: [u16; 16],
+    lines: [u8; 16],
+}
+
+const CONFIGURATION: Configuration = Configuration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    line_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    lines: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Tiles of this thread, configured until this is dropped.
+struct Tiles;
+
+impl Tiles {
+    fn configure() -> Tiles {
+        // SAFETY: the table is only handed out where the process may use tiles; the instruction reads 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly, preserves_flags)) }
+        Tiles
+    }
+
+    /// `planes` of a superblock.
+    #[inline(always)]
+    fn multiply(&self, w: &RowTile, x: &TokenTile, planes: &mut Planes) {
+        macro_rules! columns {
+            ($w:literal, $x:literal) => {
+                concat!(
+                    "tileloadd tmm4, [{w} + {line}*1 + ", $w, "]\n",
+                    "tileloadd tmm6, [{x} + {line}*1 + ", $x, "]\n",
+                    "tdpbssd tmm0, tmm4, tmm6\n",
+                    "tileloadd tmm5, [{w} + {line}*1 + ", $w, " + 1024]\n",
+                    "tdpbssd tmm1, tmm5, tmm6\n",
+                    "tileloadd tmm7, [{x} + {line}*1 + ", $x, " + 4096]\n",
+                    "tdpbssd tmm2, tmm5, tmm7\n",
+                    "tileloadd tmm6, [{x} + {line}*1 + ", $x, " + 8192]\n",
+                    "tdpbssd tmm3, tmm5, tmm6\n",
+                    "tdpbssd tmm1, tmm4, tmm7\n",
+                    "tdpbssd tmm2, tmm4, tmm6\n",
+                )
+            };
+        }
+        // SAFETY: the tiles are configured as sixteen lines of 64 bytes, 64 apart: a tile is 1024 bytes. `w` has 8 such
+        // tiles, `x` 12 and `planes` 4.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                columns!("0", "0"),
+                columns!("2048", "1024"),
+                columns!("4096", "2048"),
+                columns!("6144", "3072"),
+                "tilestored [{planes} + {line}*1], tmm0",
+                "tilestored [{planes} + {line}*1 + 1024], tmm1",
+                "tilestored [{planes} + {line}*1 + 2048], tmm2",
+                "tilestored [{planes} + {line}*1 + 3072], tmm3",
+                w = in(reg) w.lines.as_ptr(),
+                x = in(reg) x.lines.as_ptr(),
+                planes = in(reg) planes.0.as_mut_ptr(),
+                line = in(reg) 64usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: as in `configure`; nothing uses the tiles hereafter.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
+    }
+}
+
+/// What [`super::superblock::add`] defines.
+#[inline(always)]
+fn add(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
+    match minima {
+        0 => add_with::<0>(rows, tokens, sums),
+        8 => add_with::<8>(rows, tokens, sums),
+        _ => add_with::<16>(rows, tokens, sums),
+    }
+}
+
+/// While a tile's products are on their way, the one before is finished.
+#[inline(always)]
+fn add_with<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]) {
+    let tiles = Tiles::configure();
+    let mut planes = [const { Planes([[[0; 16]; ROWS]; 4]) }; 2];
+    let mut turn = 0;
+    let mut before: Option<(&RowTile, &TokenTile, &mut [Lane; ROWS])> = None;
+    for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
+        for (w, sums) in rows.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
+            tiles.multiply(w, x, &mut planes[turn]);
+            turn = 1 - turn;
+            if let Some((w, x, sums)) = before.replace((w, x, sums)) {
+                finish_tile::<MINIMA>(&planes[turn], w, x, sums);
+            }
+        }
+    }
+    if let Some((w, x, sums)) = before {
+        finish_tile::<MINIMA>(&planes[1 - turn], w, x, sums);
+    }
+}
+
+#[inline(always)]
+fn finish_tile<const MINIMA: usize>(planes: &Planes, w: &RowTile, x: &TokenTile, sums: &mut [Lane; ROWS]) {
+    for (r, sum) in sums.iter_mut().enumerate() {
+        finish(total(planes, r), w, r, x, MINIMA, sum);
+    }
+}
+
+/// A row's sums, put together from their planes and rounded once.
+#[inline(always)]
+fn total(planes: &Planes, r: usize) -> Avx512 {
+    // SAFETY: a row of a plane is a register; used only in functions compiled for AVX-512. Neither half of the planes
+    // fills more than 31 bits.
+    unsafe {
+        let plane = |p: usize| _mm512_load_si512(planes.0[p][r].as_ptr().cast());
+        let high = _mm512_add_epi32(_mm512_slli_epi32::<8>(plane(0)), plane(1));
+        let low = _mm512_add_epi32(_mm512_slli_epi32::<8>(plane(2)), plane(3));
+        avx512::joined::<65536>(high, low)
+    }
+}

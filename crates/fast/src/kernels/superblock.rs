@@ -1,0 +1,366 @@
+//! Superblocks of 256 weights as whole numbers times a factor, sixteen rows at a time, and their product with
+//! whole activations.
+//!
+//! A weight of these encodings is `d · code · scale`, less a minimum that its group shares; code times scale is a whole
+//! number of at most 13 bits. A superblock's products with a token's whole numbers are summed exactly, whatever
+//! the order, and the sum is rounded to f32 once. That is what makes the bits the same for every instruction set.
+
+use codec::Encoding;
+use half::f16;
+use ndarray::ArrayViewMut2;
+
+use super::digits::{LEVELS, scales_and_mins};
+use super::fixed::{COLUMNS, TOKENS, TokenTile};
+use super::lane::{LANES, Lane, Lanes, Plain};
+
+/// Rows of a [`RowTile`].
+pub(crate) const ROWS: usize = 16;
+
+/// An encoding that is multiplied so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Super {
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Iq4Xs,
+}
+
+impl Super {
+    pub(crate) const ALL: [(Super, Encoding); 6] = [
+        (Super::Q2K, Encoding::Q2K),
+        (Super::Q3K, Encoding::Q3K),
+        (Super::Q4K, Encoding::Q4K),
+        (Super::Q5K, Encoding::Q5K),
+        (Super::Q6K, Encoding::Q6K),
+        (Super::Iq4Xs, Encoding::Iq4Xs),
+    ];
+
+    pub(crate) fn of(encoding: Encoding) -> Option<Super> {
+        Super::ALL.iter().find(|(_, e)| *e == encoding).map(|(coding, _)| *coding)
+    }
+
+    /// Bytes of a row's superblock.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Super::Q2K => 84,
+            Super::Q3K => 110,
+            Super::Q4K => 144,
+            Super::Q5K => 176,
+            Super::Q6K => 210,
+            Super::Iq4Xs => 136,
+        }
+    }
+
+    /// Groups that have a minimum.
+    pub(crate) fn minima(self) -> usize {
+        match self {
+            Super::Q2K => 16,
+            Super::Q4K | Super::Q5K => 8,
+            Super::Q3K | Super::Q6K | Super::Iq4Xs => 0,
+        }
+    }
+}
+
+/// One row's superblock.
+pub(crate) struct Opened {
+    /// Codes times their scales, from −4064 to 4096.
+    pub whole: [i16; COLUMNS],
+    pub d: f32,
+    /// What the groups' sums of activations are multiplied by: the minima, negated.
+    pub minima: [f32; 16],
+}
+
+/// A superblock of sixteen rows.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct RowTile {
+    pub d: Lane,
+    pub minima: [Lane; ROWS],
+    /// The whole numbers, as the instruction set wants them.
+    pub lines: [[u8; 64]; 128],
+}
+
+impl RowTile {
+    pub(crate) const ZERO: RowTile =
+        RowTile { d: Lane::ZERO, minima: [Lane::ZERO; ROWS], lines: [[0; 64]; 128] };
+}
+
+/// Opens a row's superblock as row `r` of a tile; `lay` puts the whole numbers in their places.
+#[inline(always)]
+pub(crate) fn open(
+    coding: Super,
+    block: &[u8],
+    r: usize,
+    tile: &mut RowTile,
+    lay: impl Fn(&[i16; COLUMNS], usize, &mut [[u8; 64]; 128]),
+) {
+    let mut opened = Opened { whole: [0; COLUMNS], d: 0.0, minima: [0.0; 16] };
+    match coding {
+        Super::Q2K => q2_k(block, &mut opened),
+        Super::Q3K => q3_k(block, &mut opened),
+        Super::Q4K => q4_k(block, &mut opened),
+        Super::Q5K => q5_k(block, &mut opened),
+        Super::Q6K => q6_k(block, &mut opened),
+        Super::Iq4Xs => iq4_xs(block, &mut opened),
+    }
+    tile.d.0[r] = opened.d;
+    tile.minima[r].0 = opened.minima;
+    lay(&opened.whole, r, &mut tile.lines);
+}
+
+/// Rows one after the other.
+#[inline(always)]
+pub(crate) fn in_rows(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 128]) {
+    let row = lines[8 * r..8 * r + 8].as_flattened_mut().as_chunks_mut::<2>().0;
+    for (to, x) in row.iter_mut().zip(whole) {
+        *to = x.to_le_bytes();
+    }
+}
+
+/// [`open`], as [`in_rows`].
+#[inline(always)]
+pub(crate) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
+    open(coding, block, r, tile, in_rows);
+}
+
+fn half(bytes: &[u8]) -> f32 {
+    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+}
+
+#[inline(always)]
+fn q2_k(bytes: &[u8], to: &mut Opened) {
+    let (scales, rest) = bytes.split_at(16);
+    let (codes, factors) = rest.split_at(64);
+    to.d = half(factors);
+    let dmin = half(&factors[2..]);
+    for (minimum, scale) in to.minima.iter_mut().zip(scales) {
+        *minimum = -(dmin * f32::from(scale >> 4));
+    }
+    for (h, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+        for pair in 0..4 {
+            let to = &mut to.whole[128 * h + 32 * pair..][..32];
+            for i in 0..32 {
+                let scale = i16::from(scales[8 * h + 2 * pair + i / 16] & 15);
+                to[i] = i16::from(codes[i] >> (2 * pair) & 3) * scale;
+            }
+        }
+    }
+}
+
+/// The sixteen six-bit scales of Q3_K: low nibbles first, then two bits of each.
+#[inline(always)]
+fn q3_k_scales(bytes: &[u8]) -> [i16; 16] {
+    let mut scales = [0; 16];
+    for (g, scale) in scales.iter_mut().enumerate() {
+        let low = bytes[g % 8] >> (4 * (g / 8)) & 15;
+        let high = bytes[8 + g % 4] >> (2 * (g / 4)) & 3;
+        *scale = i16::from(low | high << 4) - 32;
+    }
+    scales
+}
+
+#[inline(always)]
+fn q3_k(bytes: &[u8], to: &mut Opened) {
+    let (thirds, rest) = bytes.split_at(32);
+    let (codes, rest) = rest.split_at(64);
+    let scales = q3_k_scales(rest);
+    to.d = half(&rest[12..]);
+    for (h, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+        for pair in 0..4 {
+            let to = &mut to.whole[128 * h + 32 * pair..][..32];
+            for i in 0..32 {
+                let code = codes[i] >> (2 * pair) & 3 | (thirds[i] >> (4 * h + pair) & 1) << 2;
+                to[i] = (i16::from(code) - 4) * scales[8 * h + 2 * pair + i / 16];
+            }
+        }
+    }
+}
+
+/// The six-bit scales and the minima that Q4_K and Q5_K share.
+#[inline(always)]
+fn k_header(bytes: &[u8], to: &mut Opened) -> [i16; 8] {
+    let header: &[u8; 16] = bytes.first_chunk().expect("a block begins with its header");
+    to.d = half(header);
+    let dmin = half(&header[2..]);
+    let [scales, minima] = scales_and_mins(header).map(u64::to_le_bytes);
+    for (to, minimum) in to.minima.iter_mut().zip(minima) {
+        *to = -(dmin * f32::from(minimum));
+    }
+    scales.map(i16::from)
+}
+
+#[inline(always)]
+fn q4_k(bytes: &[u8], to: &mut Opened) {
+    let scales = k_header(bytes, to);
+    let pairs = bytes[16..].as_chunks::<32>().0.iter().zip(to.whole.as_chunks_mut::<64>().0);
+    for ((codes, to), scales) in pairs.zip(scales.as_chunks::<2>().0) {
+        for i in 0..32 {
+            to[i] = i16::from(codes[i] & 15) * scales[0];
+            to[32 + i] = i16::from(codes[i] >> 4) * scales[1];
+        }
+    }
+}
+
+#[inline(always)]
+fn q5_k(bytes: &[u8], to: &mut Opened) {
+    let scales = k_header(bytes, to);
+    let fifths: &[u8; 32] = bytes[16..].first_chunk().expect("a block's fifth bits");
+    let pairs = bytes[48..].as_chunks::<32>().0.iter().zip(to.whole.as_chunks_mut::<64>().0);
+    for (p, ((codes, to), scales)) in pairs.zip(scales.as_chunks::<2>().0).enumerate() {
+        for i in 0..32 {
+            to[i] = i16::from(codes[i] & 15 | (fifths[i] >> (2 * p) & 1) << 4) * scales[0];
+            to[32 + i] = i16::from(codes[i] >> 4 | (fifths[i] >> (2 * p + 1) & 1) << 4) * scales[1];
+        }
+    }
+}
+
+#[inline(always)]
+fn q6_k(bytes: &[u8], to: &mut Opened) {
+    let (low, rest) = bytes.split_at(128);
+    let (high, rest) = rest.split_at(64);
+    let (scales, d) = rest.split_at(16);
+    to.d = half(d);
+    for h in 0..2 {
+        let (low, high) = (&low[64 * h..][..64], &high[32 * h..][..32]);
+        for quarter in 0..4 {
+            let to = &mut to.whole[128 * h + 32 * quarter..][..32];
+            let low = &low[32 * (quarter % 2)..][..32];
+            for i in 0..32 {
+                let scale = i16::from(scales[8 * h + 2 * quarter + i / 16].cast_signed());
+                let code = low[i] >> (4 * (quarter / 2)) & 15 | (high[i] >> (2 * quarter) & 3) << 4;
+                to[i] = (i16::from(code) - 32) * scale;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn iq4_xs(bytes: &[u8], to: &mut Opened) {
+    to.d = half(bytes);
+    let high = u16::from_le_bytes([bytes[2], bytes[3]]);
+    let groups = bytes[8..].as_chunks::<16>().0.iter().zip(to.whole.as_chunks_mut::<32>().0);
+    for (g, (codes, to)) in groups.enumerate() {
+        let low = bytes[4 + g / 2] >> (4 * (g % 2)) & 15;
+        let scale = i16::from(low | ((high >> (2 * g) & 3) << 4) as u8) - 32;
+        let level = |code: u8| (i16::from(LEVELS[usize::from(code)]) - 128) * scale;
+        for i in 0..16 {
+            to[i] = level(codes[i] & 15);
+            to[16 + i] = level(codes[i] >> 4);
+        }
+    }
+}
+
+/// Sixteen tokens' sums of whole numbers, and what becomes of them. Used only where the instruction set is there.
+pub(crate) trait Sums: Lanes {
+    type Whole: Copy;
+    fn none() -> Self::Whole;
+    /// Adds a pair of weights times each token's pair of 16-bit numbers.
+    fn add_pairs(sums: Self::Whole, w: [u8; 4], x: &[u8; 64]) -> Self::Whole;
+    /// `4096·high + low`, rounded once.
+    fn total(high: Self::Whole, low: Self::Whole) -> Self;
+    fn times(self, other: Self) -> Self;
+}
+
+/// Rows whose sums a step works out together.
+const TOGETHER: usize = 4;
+
+/// Adds a superblock's `Σ x·w` to `sums`, `[token tile, row tile, row]` with a token in each lane: rounded once, then by a
+/// fused multiply-add; and then its minima, of which each row has so many.
+#[inline(always)]
+pub(crate) fn add<L: Sums>(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
+    for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
+        for (w, sums) in rows.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
+            for first in (0..ROWS).step_by(TOGETHER) {
+                let whole = add_rows::<L>(w, first, x);
+                for (r, whole) in (first..).zip(whole) {
+                    finish(whole, w, r, x, minima, &mut sums[r]);
+                }
+            }
+        }
+    }
+}
+
+/// Exact sums of some rows with all tokens of a tile, rounded.
+#[inline(always)]
+fn add_rows<L: Sums>(w: &RowTile, first: usize, x: &TokenTile) -> [L; TOGETHER] {
+    let mut sums = [[L::none(); 2]; TOGETHER];
+    let mut rows = [&[[0u8; 4]; 0] as &[[u8; 4]]; TOGETHER];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = w.lines[8 * (first + r)..][..8].as_flattened().as_chunks().0;
+    }
+    let (high, low) = x.lines.split_at(COLUMNS / 2);
+    for k in 0..COLUMNS / 2 {
+        for r in 0..TOGETHER {
+            sums[r][0] = L::add_pairs(sums[r][0], rows[r][k], &high[k]);
+            sums[r][1] = L::add_pairs(sums[r][1], rows[r][k], &low[k]);
+        }
+    }
+    let mut totals = [L::splat(0.0); TOGETHER];
+    for r in 0..TOGETHER {
+        totals[r] = L::total(sums[r][0], sums[r][1]);
+    }
+    totals
+}
+
+/// A superblock's sums join those before it.
+#[inline(always)]
+pub(crate) fn finish<L: Sums>(whole: L, w: &RowTile, r: usize, x: &TokenTile, minima: usize, to: &mut Lane) {
+    let mut sum = L::load(&to.0).add_product(whole, L::splat(w.d.0[r]).times(L::load(&x.scales.0)));
+    let groups: &[Lane] = if minima == 8 { &x.thirty_twos } else { &x.sixteens };
+    for (minimum, x) in w.minima[r].0[..minima].iter().zip(groups) {
+        sum = sum.add_product(L::splat(*minimum), L::load(&x.0));
+    }
+    sum.store(&mut to.0);
+}
+
+/// Sums as [`add`] leaves them go to `[token, row]`.
+#[inline(always)]
+pub(crate) fn scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) {
+    let rows = out.ncols().next_multiple_of(ROWS);
+    for (t, mut out) in out.outer_iter_mut().enumerate() {
+        for (out, sum) in out.iter_mut().zip(&sums[t / TOKENS * rows..]) {
+            *out = sum.0[t % TOKENS];
+        }
+    }
+}
+
+const _: () = assert!(LANES == TOKENS);
+
+impl Sums for Plain {
+    type Whole = [i32; TOKENS];
+
+    #[inline(always)]
+    fn none() -> [i32; TOKENS] {
+        [0; TOKENS]
+    }
+
+    #[inline(always)]
+    fn add_pairs(mut sums: [i32; TOKENS], w: [u8; 4], x: &[u8; 64]) -> [i32; TOKENS] {
+        let number = |a: u8, b: u8| i32::from(i16::from_le_bytes([a, b]));
+        for (sum, x) in sums.iter_mut().zip(x.as_chunks::<4>().0) {
+            // The whole sum fits, whatever the order; parts of it may not.
+            *sum = sum.wrapping_add(number(w[0], w[1]) * number(x[0], x[1]));
+            *sum = sum.wrapping_add(number(w[2], w[3]) * number(x[2], x[3]));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn total(high: [i32; TOKENS], low: [i32; TOKENS]) -> Plain {
+        let mut total = [0.0; TOKENS];
+        for t in 0..TOKENS {
+            total[t] = (4096 * i64::from(high[t]) + i64::from(low[t])) as f32;
+        }
+        Plain(total)
+    }
+
+    #[inline(always)]
+    fn times(mut self, other: Plain) -> Plain {
+        for (x, y) in self.0.iter_mut().zip(other.0) {
+            *x *= y;
+        }
+        self
+    }
+}
