@@ -129,12 +129,14 @@ impl<'a> Input<'a> {
         &fixed[superblock * tiles..][..tiles]
     }
 
-    /// A superblock of all tokens.
+    /// A superblock of all tokens. What fills up the last tile is of no token, and its sums go nowhere.
     fn fix_superblock(&self, superblock: usize, tiles: &mut [TokenTile]) {
-        let mut x = [0.0; COLUMNS];
-        for t in 0..self.tokens {
-            self.copy(t, superblock * COLUMNS, &mut x);
-            (self.table.fix_tokens)(&x, t % TOKENS, &mut tiles[t / TOKENS]);
+        let mut x = [[0.0; COLUMNS]; TOKENS];
+        for (first, tile) in (0..self.tokens).step_by(TOKENS).zip(tiles) {
+            for (t, x) in (first..self.tokens).zip(&mut x) {
+                self.copy(t, superblock * COLUMNS, x);
+            }
+            (self.table.fix_tokens)(&x, tile);
         }
     }
 }

@@ -7,13 +7,14 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::fixed::{COLUMNS, TokenTile, fix, fours};
+use super::avx512_tiles::{Fours, fix};
+use super::fixed::{COLUMNS, TOKENS, TokenTile};
 use super::lane::Lane;
 use super::superblock::{ROWS, RowTile, Super, finish, open};
 use super::{Table, avx512, table};
 
 table!(@functions [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]]
-    fix_tokens(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) = fix_fours;
+    fix_tokens(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) = fix::<Fours>;
     open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = open_planes;
     add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) = add;
 );
@@ -44,11 +45,6 @@ fn permitted() -> bool {
 }
 
 #[inline(always)]
-fn fix_fours(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) {
-    fix(x, t, to, fours);
-}
-
-#[inline(always)]
 fn open_planes(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
     open(coding, block, r, tile, in_planes);
 }
@@ -57,10 +53,18 @@ fn open_planes(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
 #[inline(always)]
 fn in_planes(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 128]) {
     for (whole, lines) in whole.as_chunks::<64>().0.iter().zip(lines.as_chunks_mut::<{ 2 * ROWS }>().0) {
-        for i in 0..64 {
-            let low = whole[i] as i8;
-            lines[r][i] = ((whole[i] - i16::from(low)) >> 8) as u8;
-            lines[ROWS + r][i] = low as u8;
+        for (half, whole) in whole.as_chunks::<32>().0.iter().enumerate() {
+            // SAFETY: 32 numbers are a register, their digits half of one, within lines of 64 bytes; used only in functions
+            // compiled for AVX-512.
+            unsafe {
+                let whole = _mm512_loadu_si512(whole.as_ptr().cast());
+                let high = _mm512_srai_epi16::<8>(_mm512_add_epi16(whole, _mm512_set1_epi16(128)));
+                let store = |line: &mut [u8; 64], digits| {
+                    _mm256_storeu_si256(line[32 * half..][..32].as_mut_ptr().cast(), _mm512_cvtepi16_epi8(digits));
+                };
+                store(&mut lines[r], high);
+                store(&mut lines[ROWS + r], whole);
+            }
         }
     }
 }

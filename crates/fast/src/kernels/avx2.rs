@@ -7,6 +7,8 @@ use super::superblock::Sums;
 use super::*;
 
 table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 32,
+    fix = fixed::fix_pairs,
+    scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Avx2>,
     row_q8_0 = digits::row::<digits::Q8_0, Avx2>,
     row_q4_k = digits::row::<digits::Q4K, Avx2>,

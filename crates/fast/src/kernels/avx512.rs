@@ -12,6 +12,8 @@ table!(
     Avx512,
     4 x 6,
     64,
+    fix = avx512_tiles::fix::<avx512_tiles::Pairs>,
+    scatter = avx512_tiles::scatter,
     row_q4_0 = avx512_rows::q4_0,
     row_q8_0 = avx512_rows::q8_0,
     row_q4_k = avx512_rows::q4_k,

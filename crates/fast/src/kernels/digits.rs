@@ -6,7 +6,6 @@
 //! whose values are centred takes its offset times the activations away again, still in whole numbers.
 
 use codec::Encoding;
-use half::f16;
 
 use super::lane::{LANES, Lane, Lanes};
 
@@ -222,8 +221,17 @@ pub(crate) fn row<O: Open, L: Lanes>(row: &[u8], x: Digits<'_>) -> f32 {
     L::load(&lanes).sum()
 }
 
-fn half(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+/// A number in half precision, in plain arithmetic: what asks the processor first is not inlined.
+#[inline(always)]
+pub(crate) fn half(bytes: &[u8]) -> f32 {
+    /// What exponents of half precision fall short of those of single precision.
+    const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
+    // Infinities and NaN keep what is in their mantissa.
+    let special = f32::from_bits((bits & 0x3ff) << 13 | 0x7f80_0000);
+    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { magnitude };
+    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
 }
 
 /// The levels of IQ4_NL and IQ4_XS, 128 more.

@@ -38,40 +38,46 @@ impl TokenTile {
     };
 }
 
-/// Writes what token `t` brings; `lay` takes its whole numbers apart.
+/// The scale of activations with this largest magnitude, and its inverse.
+#[inline(always)]
+pub(crate) fn scale_of(largest: f32) -> (f32, f32) {
+    let inverse = LARGEST / largest;
+    // Below 2⁻¹⁰⁵ the inverse is infinite: nothing that small is told from 0.
+    if inverse == f32::INFINITY { (0.0, 0.0) } else { (largest / LARGEST, inverse) }
+}
+
+/// Writes what sixteen tokens bring; `lay` takes the whole numbers of one apart.
 #[inline(always)]
 pub(crate) fn fix(
-    x: &[f32; COLUMNS],
-    t: usize,
+    x: &[[f32; COLUMNS]; TOKENS],
     to: &mut TokenTile,
     lay: impl Fn(&Whole, usize, &mut [[u8; 64]; 256]),
 ) {
-    // The largest magnitude by its bits, so that NaN is the largest of all and stays.
-    let mut largest = 0u32;
-    for x in x {
-        largest = largest.max(x.to_bits() & 0x7fff_ffff);
+    for (t, x) in x.iter().enumerate() {
+        // The largest magnitude by its bits, so that NaN is the largest of all and stays.
+        let mut largest = 0u32;
+        for x in x {
+            largest = largest.max(x.to_bits() & 0x7fff_ffff);
+        }
+        let (scale, inverse) = scale_of(f32::from_bits(largest));
+        let mut whole: Whole = [0; COLUMNS];
+        for (whole, x) in whole.iter_mut().zip(x) {
+            // NaN becomes 0 here; its scale is NaN, or infinite.
+            *whole = (x * inverse).round_ties_even() as i32;
+        }
+        to.scales.0[t] = scale;
+        let mut sums = [0i32; 16];
+        for (sum, run) in sums.iter_mut().zip(whole.as_chunks::<16>().0) {
+            *sum = run.iter().sum();
+        }
+        for (lane, sum) in to.sixteens.iter_mut().zip(sums) {
+            lane.0[t] = scale * sum as f32;
+        }
+        for (lane, pair) in to.thirty_twos.iter_mut().zip(sums.as_chunks::<2>().0) {
+            lane.0[t] = scale * (pair[0] + pair[1]) as f32;
+        }
+        lay(&whole, t, &mut to.lines);
     }
-    let largest = f32::from_bits(largest);
-    let inverse = LARGEST / largest;
-    // Below 2⁻¹⁰⁵ the inverse is infinite: nothing that small is told from 0.
-    let (scale, inverse) = if inverse == f32::INFINITY { (0.0, 0.0) } else { (largest / LARGEST, inverse) };
-    let mut whole: Whole = [0; COLUMNS];
-    for (whole, x) in whole.iter_mut().zip(x) {
-        // NaN becomes 0 here; its scale is NaN.
-        *whole = (x * inverse).round_ties_even() as i32;
-    }
-    to.scales.0[t] = scale;
-    let mut sums = [0i32; 16];
-    for (sum, run) in sums.iter_mut().zip(whole.as_chunks::<16>().0) {
-        *sum = run.iter().sum();
-    }
-    for (lane, sum) in to.sixteens.iter_mut().zip(sums) {
-        lane.0[t] = scale * sum as f32;
-    }
-    for (lane, pair) in to.thirty_twos.iter_mut().zip(sums.as_chunks::<2>().0) {
-        lane.0[t] = scale * (pair[0] + pair[1]) as f32;
-    }
-    lay(&whole, t, &mut to.lines);
 }
 
 /// Pairs of 16-bit numbers, `whole = 4096·high + low`: lines `[2, 128]` of sixteen tokens' pairs.
@@ -88,12 +94,13 @@ pub(crate) fn pairs(whole: &Whole, t: usize, lines: &mut [[u8; 64]; 256]) {
 
 /// [`fix`], as [`pairs`].
 #[inline(always)]
-pub(crate) fn fix_pairs(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) {
-    fix(x, t, to, pairs);
+pub(crate) fn fix_pairs(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) {
+    fix(x, to, pairs);
 }
 
-/// Signed digits of eight bits, the highest first: lines `[3, 64]` of sixteen tokens' fours.
-#[cfg(target_arch = "x86_64")]
+/// Signed digits of eight bits, the highest first: lines `[3, 64]` of sixteen tokens' fours. What tiles of AMX want; written
+/// to be read.
+#[cfg(test)]
 #[inline(always)]
 pub(crate) fn fours(whole: &Whole, t: usize, lines: &mut [[u8; 64]; 256]) {
     let mut digits = [[0u8; COLUMNS]; 3];

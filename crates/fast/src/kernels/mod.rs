@@ -11,6 +11,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
+#[cfg(target_arch = "x86_64")]
+mod avx512_tiles;
 pub(crate) mod digits;
 pub(crate) mod fixed;
 pub(crate) mod lane;
@@ -25,7 +27,7 @@ pub(crate) mod tile;
 use ndarray::ArrayViewMut2;
 
 use digits::{Chunk, Coding, Digits, Layout};
-use fixed::{COLUMNS, TokenTile};
+use fixed::{COLUMNS, TOKENS, TokenTile};
 use lane::Lane;
 use plain::{Cache, DeltaHead};
 use superblock::{RowTile, Super};
@@ -54,7 +56,7 @@ pub(crate) struct Table {
     pub row_iq4_nl: Row,
     pub row_iq4_xs: Row,
     pub pack: fn(&[f32], Layout, &mut [Chunk], &mut [Lane]),
-    pub fix_tokens: fn(&[f32; COLUMNS], usize, &mut TokenTile),
+    pub fix_tokens: fn(&[[f32; COLUMNS]; TOKENS], &mut TokenTile),
     pub open_row: fn(Super, &[u8], usize, &mut RowTile),
     pub add_superblock: fn(&[RowTile], &[TokenTile], usize, &mut [Lane]),
     pub scatter: fn(&[Lane], &mut ArrayViewMut2<'_, f32>),
@@ -99,7 +101,7 @@ impl Table {
 /// of a tile, columns of the delta rule.
 macro_rules! table {
     ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal,
-        $($row:ident = $open:expr),* $(,)?) => {
+        fix = $fix:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
             product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
                 = tile::product::<$lanes, $rows, $tokens>;
@@ -108,11 +110,11 @@ macro_rules! table {
             row_f16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::F16>;
             row_bf16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::Bf16>;
             pack(x: &[f32], layout: Layout, chunks: &mut [Chunk], minus: &mut [Lane]) = digits::pack;
-            fix_tokens(x: &[f32; COLUMNS], t: usize, to: &mut TokenTile) = fixed::fix_pairs;
+            fix_tokens(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) = $fix;
             open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = superblock::open_in_rows;
             add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane])
                 = superblock::add::<$lanes>;
-            scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) = superblock::scatter;
+            scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) = $scatter;
             dot(a: &[f32], b: &[f32]) -> f32 = tile::dot::<$lanes>;
             rms_norm(x: &[f32], gain: &[f32], eps: f64, y: &mut [f32]) = plain::rms_norm;
             gated_norm(x: &[f32], gain: &[f32], eps: f64, z: &[f32], y: &mut [f32]) = plain::gated_norm;

@@ -8,6 +8,8 @@ table!(
     Plain,
     1 x 1,
     8,
+    fix = fixed::fix_pairs,
+    scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Plain>,
     row_q8_0 = digits::row::<digits::Q8_0, Plain>,
     row_q4_k = digits::row::<digits::Q4K, Plain>,

@@ -6,10 +6,9 @@
 //! the order, and the sum is rounded to f32 once. That is what makes the bits the same for every instruction set.
 
 use codec::Encoding;
-use half::f16;
 use ndarray::ArrayViewMut2;
 
-use super::digits::{LEVELS, scales_and_mins};
+use super::digits::{LEVELS, half, scales_and_mins};
 use super::fixed::{COLUMNS, TOKENS, TokenTile};
 use super::lane::{LANES, Lane, Lanes, Plain};
 
@@ -125,10 +124,6 @@ pub(crate) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut Row
     open(coding, block, r, tile, in_rows);
 }
 
-fn half(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
-}
-
 #[inline(always)]
 fn q2_k(bytes: &[u8], to: &mut Opened) {
     let (scales, rest) = bytes.split_at(16);
@@ -191,15 +186,22 @@ fn k_header(bytes: &[u8], to: &mut Opened) -> [i16; 8] {
     scales.map(i16::from)
 }
 
+/// Thirty-two codes times their scale.
+#[inline(always)]
+fn scale(codes: impl Fn(usize) -> u8, scale: i16, to: &mut [i16; 32]) {
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = i16::from(codes(i)) * scale;
+    }
+}
+
 #[inline(always)]
 fn q4_k(bytes: &[u8], to: &mut Opened) {
     let scales = k_header(bytes, to);
-    let pairs = bytes[16..].as_chunks::<32>().0.iter().zip(to.whole.as_chunks_mut::<64>().0);
-    for ((codes, to), scales) in pairs.zip(scales.as_chunks::<2>().0) {
-        for i in 0..32 {
-            to[i] = i16::from(codes[i] & 15) * scales[0];
-            to[32 + i] = i16::from(codes[i] >> 4) * scales[1];
-        }
+    let groups = to.whole.as_chunks_mut::<32>().0.as_chunks_mut::<2>().0;
+    let codes = bytes[16..].as_chunks::<32>().0;
+    for ((codes, [lower, upper]), scales) in codes.iter().zip(groups).zip(scales.as_chunks::<2>().0) {
+        scale(|i| codes[i] & 15, scales[0], lower);
+        scale(|i| codes[i] >> 4, scales[1], upper);
     }
 }
 
@@ -207,12 +209,13 @@ fn q4_k(bytes: &[u8], to: &mut Opened) {
 fn q5_k(bytes: &[u8], to: &mut Opened) {
     let scales = k_header(bytes, to);
     let fifths: &[u8; 32] = bytes[16..].first_chunk().expect("a block's fifth bits");
-    let pairs = bytes[48..].as_chunks::<32>().0.iter().zip(to.whole.as_chunks_mut::<64>().0);
-    for (p, ((codes, to), scales)) in pairs.zip(scales.as_chunks::<2>().0).enumerate() {
-        for i in 0..32 {
-            to[i] = i16::from(codes[i] & 15 | (fifths[i] >> (2 * p) & 1) << 4) * scales[0];
-            to[32 + i] = i16::from(codes[i] >> 4 | (fifths[i] >> (2 * p + 1) & 1) << 4) * scales[1];
-        }
+    let groups = to.whole.as_chunks_mut::<32>().0.as_chunks_mut::<2>().0;
+    let codes = bytes[48..].as_chunks::<32>().0;
+    for (p, ((codes, [lower, upper]), scales)) in
+        codes.iter().zip(groups).zip(scales.as_chunks::<2>().0).enumerate()
+    {
+        scale(|i| codes[i] & 15 | (fifths[i] >> (2 * p) & 1) << 4, scales[0], lower);
+        scale(|i| codes[i] >> 4 | (fifths[i] >> (2 * p + 1) & 1) << 4, scales[1], upper);
     }
 }
 

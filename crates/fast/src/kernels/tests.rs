@@ -377,9 +377,12 @@ fn whole(table: &Table, coding: Super, rows: &[Vec<u8>], x: &[Vec<f32>]) -> Arra
         for (r, row) in rows.iter().enumerate() {
             (table.open_row)(coding, &row[s * bytes..][..bytes], r % ROWS, &mut opened[r / ROWS]);
         }
-        for (t, x) in x.iter().enumerate() {
-            let x = x[s * COLUMNS..].first_chunk().unwrap();
-            (table.fix_tokens)(x, t % TOKENS, &mut tokens[t / TOKENS]);
+        for (x, tile) in x.chunks(TOKENS).zip(&mut tokens) {
+            let mut rows = [[0.0; COLUMNS]; TOKENS];
+            for (row, x) in rows.iter_mut().zip(x) {
+                row.copy_from_slice(&x[s * COLUMNS..][..COLUMNS]);
+            }
+            (table.fix_tokens)(&rows, tile);
         }
         (table.add_superblock)(&opened, &tokens, coding.minima(), &mut sums);
     }
@@ -484,5 +487,32 @@ fn not_a_number_stays_with_its_token() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn half_precision_widens_as_its_crate_does() {
+    for bits in 0..=u16::MAX {
+        let (found, expected) = (digits::half(&bits.to_le_bytes()), half::f16::from_bits(bits).to_f32());
+        assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{bits:#x}");
+    }
+}
+
+/// Activations taken apart for tiles are those written to be read.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn fours_are_signed_digits() {
+    let Some(kernels) = Kernels::all().into_iter().find(|k| k.name() == "amx") else { return };
+    let mut random = Random(13);
+    for kind in 0..7 {
+        let x = std::array::from_fn(|_| *activations(kind, COLUMNS, &mut random).first_chunk().unwrap());
+        let (mut found, mut expected) = (TokenTile::ZERO, TokenTile::ZERO);
+        (kernels.table().fix_tokens)(&x, &mut found);
+        fixed::fix(&x, &mut expected, fixed::fours);
+        assert!(found.lines[..192] == expected.lines[..192], "{kind}");
+        let bits = |lane: &Lane| lane.0.map(f32::to_bits);
+        assert_eq!(bits(&found.scales), bits(&expected.scales));
+        assert!(found.sixteens.iter().map(bits).eq(expected.sixteens.iter().map(bits)));
+        assert!(found.thirty_twos.iter().map(bits).eq(expected.thirty_twos.iter().map(bits)));
     }
 }
