@@ -203,6 +203,6 @@ fn total(planes: &Planes, r: usize) -> Avx512 {
         let plane = |p: usize| _mm512_load_si512(planes.0[p][r].as_ptr().cast());
         let high = _mm512_add_epi32(_mm512_slli_epi32::<8>(plane(0)), plane(1));
         let low = _mm512_add_epi32(_mm512_slli_epi32::<8>(plane(2)), plane(3));
-        avx512::joined::<65536>(high, low)
+        avx512::joined::<16>(high, low)
     }
 }

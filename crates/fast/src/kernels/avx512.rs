@@ -98,21 +98,25 @@ impl Lanes for Avx512 {
     }
 }
 
-/// `by·high + low`, exact in f64, rounded once.
+/// `2ˢʰⁱᶠᵗ·high + low`, rounded once. Sums of a superblock fill at most 43 bits: the upper 23 and the lower 20 are both exact
+/// in f32, and one fused multiply-add joins them.
 ///
 /// # Safety
 /// The processor has AVX-512.
 #[inline(always)]
-pub(super) unsafe fn joined<const BY: i32>(high: __m512i, low: __m512i) -> Avx512 {
+pub(super) unsafe fn joined<const SHIFT: u32>(high: __m512i, low: __m512i) -> Avx512 {
+    const LOWER: u32 = 20;
     // SAFETY: the caller vouches for the processor.
     unsafe {
-        let half = |high: __m256i, low: __m256i| {
-            let by = _mm512_set1_pd(f64::from(BY));
-            _mm512_cvtpd_ps(_mm512_fmadd_pd(_mm512_cvtepi32_pd(high), by, _mm512_cvtepi32_pd(low)))
-        };
-        let lower = half(_mm512_castsi512_si256(high), _mm512_castsi512_si256(low));
-        let upper = half(_mm512_extracti64x4_epi64::<1>(high), _mm512_extracti64x4_epi64::<1>(low));
-        Avx512(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(lower), upper))
+        let high = _mm512_add_epi32(high, _mm512_srav_epi32(low, _mm512_set1_epi32(SHIFT as i32)));
+        let upper = _mm512_srav_epi32(high, _mm512_set1_epi32((LOWER - SHIFT) as i32));
+        let shifted = _mm512_sllv_epi32(high, _mm512_set1_epi32(SHIFT as i32));
+        // (shifted | low & (2ˢʰⁱᶠᵗ − 1)) & (2²⁰ − 1): below the shift, the one is zero.
+        let own = _mm512_set1_epi32((1 << SHIFT) - 1);
+        let both = _mm512_ternarylogic_epi32::<0b1110_1100>(own, shifted, low);
+        let lower = _mm512_and_si512(both, _mm512_set1_epi32((1 << LOWER) - 1));
+        let by = _mm512_set1_ps((1 << LOWER) as f32);
+        Avx512(_mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), by, _mm512_cvtepi32_ps(lower)))
     }
 }
 
@@ -137,7 +141,7 @@ impl Sums for Avx512 {
     #[inline(always)]
     fn total(high: __m512i, low: __m512i) -> Avx512 {
         // SAFETY: used only in functions compiled for AVX-512.
-        unsafe { joined::<4096>(high, low) }
+        unsafe { joined::<12>(high, low) }
     }
 
     #[inline(always)]
