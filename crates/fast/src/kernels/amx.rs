@@ -60,7 +60,10 @@ fn in_planes(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 128]) {
                 let whole = _mm512_loadu_si512(whole.as_ptr().cast());
                 let high = _mm512_srai_epi16::<8>(_mm512_add_epi16(whole, _mm512_set1_epi16(128)));
                 let store = |line: &mut [u8; 64], digits| {
-                    _mm256_storeu_si256(line[32 * half..][..32].as_mut_ptr().cast(), _mm512_cvtepi16_epi8(digits));
+                    _mm256_storeu_si256(
+                        line[32 * half..][..32].as_mut_ptr().cast(),
+                        _mm512_cvtepi16_epi8(digits),
+                    );
                 };
                 store(&mut lines[r], high);
                 store(&mut lines[ROWS + r], whole);
@@ -107,14 +110,24 @@ impl Tiles {
         macro_rules! columns {
             ($w:literal, $x:literal) => {
                 concat!(
-                    "tileloadd tmm4, [{w} + {line}*1 + ", $w, "]\n",
-                    "tileloadd tmm6, [{x} + {line}*1 + ", $x, "]\n",
+                    "tileloadd tmm4, [{w} + {line}*1 + ",
+                    $w,
+                    "]\n",
+                    "tileloadd tmm6, [{x} + {line}*1 + ",
+                    $x,
+                    "]\n",
                     "tdpbssd tmm0, tmm4, tmm6\n",
-                    "tileloadd tmm5, [{w} + {line}*1 + ", $w, " + 1024]\n",
+                    "tileloadd tmm5, [{w} + {line}*1 + ",
+                    $w,
+                    " + 1024]\n",
                     "tdpbssd tmm1, tmm5, tmm6\n",
-                    "tileloadd tmm7, [{x} + {line}*1 + ", $x, " + 4096]\n",
+                    "tileloadd tmm7, [{x} + {line}*1 + ",
+                    $x,
+                    " + 4096]\n",
                     "tdpbssd tmm2, tmm5, tmm7\n",
-                    "tileloadd tmm6, [{x} + {line}*1 + ", $x, " + 8192]\n",
+                    "tileloadd tmm6, [{x} + {line}*1 + ",
+                    $x,
+                    " + 8192]\n",
                     "tdpbssd tmm3, tmm5, tmm6\n",
                     "tdpbssd tmm1, tmm4, tmm7\n",
                     "tdpbssd tmm2, tmm4, tmm6\n",

@@ -6,7 +6,7 @@ use super::lane::{LANES, Lanes};
 use super::superblock::Sums;
 use super::*;
 
-table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 32,
+table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 2,
     fix = fixed::fix_pairs,
     scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Avx2>,
@@ -79,6 +79,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn times(self, other: Avx2) -> Avx2 {
+        // SAFETY: used only in functions compiled for AVX2.
+        unsafe { Avx2(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
     fn add_product(self, a: Avx2, b: Avx2) -> Avx2 {
         // SAFETY: used only in functions compiled for AVX2 and FMA.
         unsafe { Avx2(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
@@ -131,11 +137,5 @@ impl Sums for Avx2 {
             };
             Avx2(half(high.0, low.0), half(high.1, low.1))
         }
-    }
-
-    #[inline(always)]
-    fn times(self, other: Avx2) -> Avx2 {
-        // SAFETY: used only in functions compiled for AVX2.
-        unsafe { Avx2(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
     }
 }

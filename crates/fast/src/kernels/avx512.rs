@@ -11,7 +11,7 @@ table!(
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
     Avx512,
     4 x 6,
-    64,
+    4,
     fix = avx512_tiles::fix::<avx512_tiles::Pairs>,
     scatter = avx512_tiles::scatter,
     row_q4_0 = avx512_rows::q4_0,
@@ -81,6 +81,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn times(self, other: Avx512) -> Avx512 {
+        // SAFETY: used only in functions compiled for AVX-512.
+        Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
     fn add_product(self, a: Avx512, b: Avx512) -> Avx512 {
         // SAFETY: used only in functions compiled for AVX-512.
         unsafe { Avx512(_mm512_fmadd_ps(a.0, b.0, self.0)) }
@@ -142,11 +148,5 @@ impl Sums for Avx512 {
     fn total(high: __m512i, low: __m512i) -> Avx512 {
         // SAFETY: used only in functions compiled for AVX-512.
         unsafe { joined::<12>(high, low) }
-    }
-
-    #[inline(always)]
-    fn times(self, other: Avx512) -> Avx512 {
-        // SAFETY: used only in functions compiled for AVX-512.
-        Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
     }
 }

@@ -95,7 +95,8 @@ impl Lay for Fours {
     #[inline(always)]
     fn lay(columns: &Square, group: usize, lines: &mut [[u8; 64]; 256]) {
         for four in 0..4 {
-            let mut columns: [__m512i; 4] = [columns[4 * four], columns[4 * four + 1], columns[4 * four + 2], columns[4 * four + 3]];
+            let mut columns: [__m512i; 4] =
+                [columns[4 * four], columns[4 * four + 1], columns[4 * four + 2], columns[4 * four + 3]];
             for plane in (0..3).rev() {
                 // SAFETY: used only in functions compiled for AVX-512.
                 unsafe {
@@ -123,10 +124,8 @@ pub(super) fn fix<L: Lay>(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) {
         for (t, x) in x.iter().enumerate() {
             let mut largest = _mm512_setzero_si512();
             for x in x.as_chunks::<LANES>().0 {
-                let magnitude = _mm512_and_si512(
-                    _mm512_loadu_si512(x.as_ptr().cast()),
-                    _mm512_set1_epi32(0x7fff_ffff),
-                );
+                let magnitude =
+                    _mm512_and_si512(_mm512_loadu_si512(x.as_ptr().cast()), _mm512_set1_epi32(0x7fff_ffff));
                 largest = _mm512_max_epu32(largest, magnitude);
             }
             (to.scales.0[t], inverse[t]) = scale_of(f32::from_bits(_mm512_reduce_max_epu32(largest)));
@@ -165,6 +164,14 @@ pub(super) fn scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) {
     let tiles = sums.as_chunks::<ROWS>().0;
     for (token_tile, tiles) in tiles.chunks_exact(row_tiles).enumerate() {
         let here = (tokens - token_tile * TOKENS).min(TOKENS);
+        // Each token's row is on another page, and none of it in a cache.
+        for t in (token_tile + 1) * TOKENS..tokens.min((token_tile + 2) * TOKENS) {
+            for first in (0..rows).step_by(ROWS) {
+                let at: *const i8 = out.row(t).as_ptr().wrapping_add(first).cast();
+                // SAFETY: a prefetch changes nothing, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(at) }
+            }
+        }
         for (row_tile, tile) in tiles.iter().enumerate() {
             // SAFETY: a lane group is a register; used only in functions compiled for AVX-512.
             unsafe {

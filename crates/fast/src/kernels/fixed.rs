@@ -88,7 +88,8 @@ pub(crate) fn pairs(whole: &Whole, t: usize, lines: &mut [[u8; 64]; 256]) {
         let high = pair.map(|x| (x + 2048) >> 12);
         let join = |[a, b]: [i32; 2]| (a as u16 as u32 | (b as u16 as u32) << 16).to_le_bytes();
         high_line[4 * t..4 * t + 4].copy_from_slice(&join(high));
-        low_line[4 * t..4 * t + 4].copy_from_slice(&join([pair[0] - (high[0] << 12), pair[1] - (high[1] << 12)]));
+        low_line[4 * t..4 * t + 4]
+            .copy_from_slice(&join([pair[0] - (high[0] << 12), pair[1] - (high[1] << 12)]));
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) trait Lanes: Copy {
     fn load_bf16(from: &[u8; 2 * LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     fn splat(x: f32) -> Self;
+    fn times(self, other: Self) -> Self;
     /// `self + a·b`, rounded once.
     fn add_product(self, a: Self, b: Self) -> Self;
     /// The fixed tree: halves, halves of those, and so on.
@@ -84,6 +85,14 @@ impl Lanes for Plain {
     #[inline(always)]
     fn splat(x: f32) -> Plain {
         Plain([x; LANES])
+    }
+
+    #[inline(always)]
+    fn times(mut self, other: Plain) -> Plain {
+        for l in 0..LANES {
+            self.0[l] *= other.0[l];
+        }
+        self
     }
 
     #[inline(always)]

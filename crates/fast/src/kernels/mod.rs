@@ -98,9 +98,9 @@ impl Table {
 }
 
 /// Compiles the functions of `plain` and `tile` for an instruction set and makes their table: lanes, rows and tokens
-/// of a tile, columns of the delta rule.
+/// of a tile, lane groups of the delta rule.
 macro_rules! table {
-    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal,
+    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $groups:literal,
         fix = $fix:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
             product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
@@ -125,7 +125,7 @@ macro_rules! table {
             add_scaled(y: &mut [f32], scale: f32, x: &[f32]) = plain::add_scaled;
             convolve(rows: &[&[f32]], taps: &[&[f32]], y: &mut [f32]) = plain::convolve;
             delta_rule(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32])
-                = plain::delta_rule::<$lanes, $columns>;
+                = plain::delta_rule::<$lanes, $groups>;
             attend(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_>, positions: usize, scale: f32,
                 weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes>;
         );

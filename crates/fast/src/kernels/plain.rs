@@ -147,51 +147,107 @@ pub(crate) struct DeltaHead<'a> {
 /// `S ← S·decay; d = beta·(v − Sᵀk); S ← S + k dᵀ; o = Sᵀq` for one head and all tokens, with one reading of `S` for
 /// both inner products: `Sᵀq` of the new `S` is that of the old one, decayed, plus `(k·q)·d`.
 ///
-/// `state` is `[K, V]`, `out` `[T, V]`. Columns are independent; `W` of them go through all tokens while they are near.
+/// `state` is `[K, V]`, `out` `[T, V]`. Columns are independent; `G` lane groups of them go through all tokens while they are
+/// near.
 #[inline(always)]
-pub(crate) fn delta_rule<L: Lanes, const W: usize>(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32]) {
-    let whole = head.value_dim / W * W;
-    for column in (0..whole).step_by(W) {
-        delta_columns::<L, W>(head, column, state, out);
+pub(crate) fn delta_rule<L: Lanes, const G: usize>(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32]) {
+    if head.decay.is_empty() {
+        return;
     }
-    for column in whole..head.value_dim {
-        delta_columns::<L, 1>(head, column, state, out);
+    let whole = head.value_dim / (G * LANES) * (G * LANES);
+    for column in (0..whole).step_by(G * LANES) {
+        delta_columns::<L, G, true>(head, column, state, out);
+    }
+    for column in (whole..head.value_dim).step_by(LANES) {
+        delta_columns::<L, 1, false>(head, column, state, out);
     }
 }
 
+/// Lane groups of a row from `column` on; unless they are `WHOLE`, the last may end before its lanes do.
 #[inline(always)]
-fn delta_columns<L: Lanes, const W: usize>(
+fn load_columns<L: Lanes, const G: usize, const WHOLE: bool>(row: &[f32], column: usize) -> [L; G] {
+    let mut columns = [L::splat(0.0); G];
+    for (g, lanes) in columns.iter_mut().enumerate() {
+        let from = &row[column + g * LANES..];
+        *lanes = match from.first_chunk() {
+            Some(from) => L::load(from),
+            None if WHOLE => unreachable!("columns lie in the row"),
+            None => {
+                let mut padded = [0.0; LANES];
+                padded[..from.len()].copy_from_slice(from);
+                L::load(&padded)
+            }
+        };
+    }
+    columns
+}
+
+#[inline(always)]
+fn store_columns<L: Lanes, const G: usize, const WHOLE: bool>(
+    columns: &[L; G],
+    row: &mut [f32],
+    column: usize,
+) {
+    for (g, lanes) in columns.iter().enumerate() {
+        let to = &mut row[column + g * LANES..];
+        match to.first_chunk_mut() {
+            Some(to) => lanes.store(to),
+            None if WHOLE => unreachable!("columns lie in the row"),
+            None => {
+                let mut padded = [0.0; LANES];
+                lanes.store(&mut padded);
+                to.copy_from_slice(&padded[..to.len()]);
+            }
+        }
+    }
+}
+
+/// A token's change of `S` and the next token's inner products take one pass over it.
+#[inline(always)]
+fn delta_columns<L: Lanes, const G: usize, const WHOLE: bool>(
     head: &DeltaHead<'_>,
     column: usize,
     state: &mut [f32],
     out: &mut [f32],
 ) {
-    for t in 0..head.decay.len() {
-        let row = &head.mixed[t * head.stride..][..head.stride];
-        let (q, k) = (&row[head.q..][..head.key_dim], &row[head.k..][..head.key_dim]);
-        let v: &[f32; W] = row[head.v + column..].first_chunk().expect("a head's columns lie in the row");
-        let (decay, beta, kq) = (head.decay[t], head.beta[t], dot::<L>(k, q));
-        let (mut old_k, mut old_q) = ([0f32; W], [0f32; W]);
-        for (s, (k, q)) in state.chunks_exact(head.value_dim).zip(k.iter().zip(q)) {
-            let s: &[f32; W] = s[column..].first_chunk().expect("columns lie in the state");
-            for i in 0..W {
-                old_k[i] = k.mul_add(s[i], old_k[i]);
-                old_q[i] = q.mul_add(s[i], old_q[i]);
+    let tokens = head.decay.len();
+    let row = |t: usize| &head.mixed[t * head.stride..][..head.stride];
+    let query_key = |t: usize| (&row(t)[head.q..][..head.key_dim], &row(t)[head.k..][..head.key_dim]);
+    let (mut q, mut k) = query_key(0);
+    let (mut old_q, mut old_k) = ([L::splat(0.0); G], [L::splat(0.0); G]);
+    for (s, (k, q)) in state.chunks_exact(head.value_dim).zip(k.iter().zip(q)) {
+        let s = load_columns::<L, G, WHOLE>(s, column);
+        for g in 0..G {
+            old_k[g] = old_k[g].add_product(L::splat(*k), s[g]);
+            old_q[g] = old_q[g].add_product(L::splat(*q), s[g]);
+        }
+    }
+    for t in 0..tokens {
+        let v = load_columns::<L, G, WHOLE>(&row(t)[head.v..][..head.value_dim], column);
+        let (decay, beta) = (L::splat(head.decay[t]), L::splat(head.beta[t]));
+        let (undo, kq) = (L::splat(-head.decay[t]), L::splat(dot::<L>(k, q)));
+        let (mut d, mut o) = (v, v);
+        for g in 0..G {
+            d[g] = beta.times(v[g].add_product(undo, old_k[g]));
+            o[g] = decay.times(old_q[g]).add_product(kq, d[g]);
+        }
+        store_columns::<L, G, WHOLE>(&o, &mut out[t * head.value_dim..][..head.value_dim], column);
+        // Behind the last token come inner products that nobody uses.
+        let (next_q, next_k) = query_key((t + 1).min(tokens - 1));
+        (old_q, old_k) = ([L::splat(0.0); G], [L::splat(0.0); G]);
+        for (s_row, (k, (q, next_k))) in
+            state.chunks_exact_mut(head.value_dim).zip(k.iter().zip(next_q.iter().zip(next_k)))
+        {
+            let mut s = load_columns::<L, G, WHOLE>(s_row, column);
+            let (k, q, next_k) = (L::splat(*k), L::splat(*q), L::splat(*next_k));
+            for g in 0..G {
+                s[g] = decay.times(s[g]).add_product(k, d[g]);
+                old_k[g] = old_k[g].add_product(next_k, s[g]);
+                old_q[g] = old_q[g].add_product(q, s[g]);
             }
+            store_columns::<L, G, WHOLE>(&s, s_row, column);
         }
-        let mut d = [0f32; W];
-        let o: &mut [f32; W] =
-            out[t * head.value_dim + column..].first_chunk_mut().expect("columns lie in the output");
-        for i in 0..W {
-            d[i] = beta * decay.mul_add(-old_k[i], v[i]);
-            o[i] = kq.mul_add(d[i], decay * old_q[i]);
-        }
-        for (s, k) in state.chunks_exact_mut(head.value_dim).zip(k) {
-            let s: &mut [f32; W] = s[column..].first_chunk_mut().expect("columns lie in the state");
-            for i in 0..W {
-                s[i] = k.mul_add(d[i], decay * s[i]);
-            }
-        }
+        (q, k) = (next_q, next_k);
     }
 }
 

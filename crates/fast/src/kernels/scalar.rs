@@ -7,7 +7,7 @@ table!(
     "scalar",
     Plain,
     1 x 1,
-    8,
+    1,
     fix = fixed::fix_pairs,
     scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Plain>,

@@ -263,7 +263,6 @@ pub(crate) trait Sums: Lanes {
     fn add_pairs(sums: Self::Whole, w: [u8; 4], x: &[u8; 64]) -> Self::Whole;
     /// `4096·high + low`, rounded once.
     fn total(high: Self::Whole, low: Self::Whole) -> Self;
-    fn times(self, other: Self) -> Self;
 }
 
 /// Rows whose sums a step works out together.
@@ -357,13 +356,5 @@ impl Sums for Plain {
             total[t] = (4096 * i64::from(high[t]) + i64::from(low[t])) as f32;
         }
         Plain(total)
-    }
-
-    #[inline(always)]
-    fn times(mut self, other: Plain) -> Plain {
-        for (x, y) in self.0.iter_mut().zip(other.0) {
-            *x *= y;
-        }
-        self
     }
 }
