@@ -14,7 +14,6 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use reference::Kernels;
 
 use crate::commands::{Command, Outcome};
 use crate::render::Style;
@@ -78,7 +77,7 @@ fn print(outcome: &Outcome, json: bool) -> anyhow::Result<u8> {
 /// Whoever forces kernels wants those or none.
 fn check_kernels() -> anyhow::Result<()> {
     let Some(name) = std::env::var_os("ETALON_KERNELS") else { return Ok(()) };
-    let known: Vec<&str> = Kernels::all().into_iter().map(Kernels::name).collect();
+    let known = eval::kernels();
     anyhow::ensure!(
         name.to_str().is_some_and(|name| known.contains(&name)),
         "ETALON_KERNELS is {name:?}; this processor can run {}",

@@ -39,6 +39,15 @@ impl Engine {
     }
 }
 
+/// What `ETALON_KERNELS` may name on this processor. An engine that lacks what is named takes its fastest.
+pub fn kernels() -> Vec<&'static str> {
+    let mut names: Vec<_> = reference::Kernels::all().into_iter().map(reference::Kernels::name).collect();
+    names.extend(fast::Kernels::all().into_iter().map(fast::Kernels::name));
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(*name));
+    names
+}
+
 /// A model ready to run in one of the engines.
 pub struct Loaded<'w> {
     model: Model<'w>,

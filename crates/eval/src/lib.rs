@@ -29,7 +29,7 @@ pub use bench::{Bench, Benched, Phase, Share, bench};
 pub use chat::{Message, Template};
 pub use dump::{Dump, Dumped, Hash, dump};
 pub use ends::end_tokens;
-pub use engine::{Engine, Loaded, threads};
+pub use engine::{Engine, Loaded, kernels, threads};
 pub use error::Error;
 pub use fingerprint::fingerprint;
 pub use generate::{Finish, Generate, Generated, Go, Likely, Made, generate};

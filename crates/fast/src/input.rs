@@ -11,7 +11,7 @@ use crate::kernels::digits::{Chunk, Digits, Layout, UNIT};
 use crate::kernels::fixed::{COLUMNS, TOKENS, TokenTile};
 use crate::kernels::lane::{LANES, Lane, flat, flat_mut};
 use crate::kernels::team::Team;
-use crate::kernels::tile::{Tokens, interleave};
+use crate::kernels::tile::Tokens;
 
 /// The most tokens of a call whose rows are multiplied one by one, straight from the file's bytes.
 pub(crate) const FEW: usize = 4;
@@ -83,26 +83,50 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn lanes(&self) -> &[Lane] {
+    /// Rows one after the other.
+    fn rows(&self) -> &[Lane] {
+        debug_assert!(self.is_few());
         self.lanes.get_or_init(|| {
             let mut lanes = vec![Lane::ZERO; self.tokens * self.groups];
             for (t, lanes) in lanes.chunks_exact_mut(self.groups).enumerate() {
                 self.copy(t, 0, &mut flat_mut(lanes)[..self.width]);
             }
-            if self.is_few() { lanes } else { interleave(&lanes, self.groups, self.table.tile_tokens) }
+            lanes
         })
     }
 
-    /// All tokens, interleaved for tiles: of an input that is not few.
-    pub(crate) fn tiles(&self) -> Tokens<'_> {
+    /// Makes tiles of an input that is not few, if that has not been done.
+    pub(crate) fn interleave(&self, team: &Team) {
         debug_assert!(!self.is_few());
-        Tokens { lanes: self.lanes(), tokens: self.tokens, groups: self.groups }
+        self.lanes.get_or_init(|| {
+            let (groups, tile) = (self.groups, self.table.tile_tokens);
+            let mut lanes = vec![Lane::ZERO; self.tokens * groups];
+            let mut tiles: Vec<_> = lanes.chunks_mut(tile * groups).enumerate().collect();
+            team.each(&mut tiles, |(i, lanes)| {
+                let together = lanes.len() / groups;
+                let mut row = vec![Lane::ZERO; groups];
+                for t in 0..together {
+                    self.copy(*i * tile + t, 0, &mut flat_mut(&mut row)[..self.width]);
+                    // What is left over is no tile, and its rows follow each other.
+                    let (first, step) = if together == tile { (t, tile) } else { (t * groups, 1) };
+                    for (to, lane) in lanes[first..].iter_mut().step_by(step).zip(&row) {
+                        *to = *lane;
+                    }
+                }
+            });
+            lanes
+        });
+    }
+
+    /// All tokens, interleaved for tiles: of an input that is not few; [`Input::interleave`] has been called.
+    pub(crate) fn tiles(&self) -> Tokens<'_> {
+        let lanes = self.lanes.get().expect("tiles were made before");
+        Tokens { lanes, tokens: self.tokens, groups: self.groups }
     }
 
     /// One token of a few.
     pub(crate) fn token(&self, t: usize) -> Tokens<'_> {
-        debug_assert!(self.is_few());
-        Tokens { lanes: &self.lanes()[t * self.groups..][..self.groups], tokens: 1, groups: self.groups }
+        Tokens { lanes: &self.rows()[t * self.groups..][..self.groups], tokens: 1, groups: self.groups }
     }
 
     /// One token of a few as digits; the width is of whole units.
@@ -122,7 +146,7 @@ impl<'a> Input<'a> {
         Digits { chunks: &packed.chunks[t * chunks..][..chunks], minus: &packed.minus[t * minus..][..minus] }
     }
 
-    /// All tokens' part of a superblock as whole numbers; [`fix`] has been called.
+    /// All tokens' part of a superblock; [`fix`] has been called.
     pub(crate) fn token_tiles(&self, superblock: usize) -> &[TokenTile] {
         let tiles = self.tokens.div_ceil(TOKENS);
         let fixed = self.fixed.get().expect("activations were made whole numbers before");

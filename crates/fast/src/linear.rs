@@ -17,9 +17,8 @@ use crate::kernels::{Numbers, Row, Table};
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
 
-/// Rows whose superblocks are opened at a time: four tiles of them stay in the first-level cache, and a tile of
-/// tokens with them, while the tokens go by.
-const OPENED_ROWS: usize = 4 * ROWS;
+/// Rows whose superblocks are opened at a time, for all tokens to go by: a second-level cache holds them.
+const OPENED_ROWS: usize = 8 * ROWS;
 
 /// Bytes that a thread streams through when tokens are few: much less, and memory does not get up to speed.
 const PART_BYTES: usize = 256 << 10;
@@ -67,10 +66,12 @@ impl Model<'_> {
         for Product { w, x, y } in products {
             assert!(x.width == w.cols() && y.dim() == (x.tokens, w.rows()), "shapes agree");
             // Now, once, rather than by whichever thread comes first while the others wait.
-            if x.is_few()
-                && let Some(coding) = Coding::of(w.encoding(), w.cols())
-            {
-                x.digits(0, coding.layout());
+            match (x.is_few(), Coding::of(w.encoding(), w.cols()), Super::of(w.encoding())) {
+                (true, Some(coding), _) => {
+                    x.digits(0, coding.layout());
+                }
+                (false, _, None) => x.interleave(&self.team),
+                _ => {}
             }
             // Few tokens are over so soon that the parts must be large for the memory to stream.
             let rows = match (x.is_few(), Super::of(w.encoding())) {

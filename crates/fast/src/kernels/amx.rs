@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::avx512_tiles::{Fours, fix};
+use super::avx512_tiles::{Fours, fix, levels};
 use super::fixed::{COLUMNS, TOKENS, TokenTile};
 use super::lane::Lane;
 use super::superblock::{ROWS, RowTile, Super, finish, open};
@@ -46,7 +46,7 @@ fn permitted() -> bool {
 
 #[inline(always)]
 fn open_planes(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
-    open(coding, block, r, tile, in_planes);
+    open(coding, block, r, tile, levels, in_planes);
 }
 
 /// Lines `[4, 2, 16]`: 64 columns, the high digit and the low one, rows.

@@ -8,6 +8,7 @@ use super::*;
 
 table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 2,
     fix = fixed::fix_pairs,
+    open = superblock::open_in_rows,
     scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Avx2>,
     row_q8_0 = digits::row::<digits::Q8_0, Avx2>,

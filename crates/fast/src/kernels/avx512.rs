@@ -13,6 +13,7 @@ table!(
     4 x 6,
     4,
     fix = avx512_tiles::fix::<avx512_tiles::Pairs>,
+    open = avx512_tiles::open_in_rows,
     scatter = avx512_tiles::scatter,
     row_q4_0 = avx512_rows::q4_0,
     row_q8_0 = avx512_rows::q8_0,

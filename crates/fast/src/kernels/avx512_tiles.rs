@@ -4,9 +4,10 @@ use std::arch::x86_64::*;
 
 use ndarray::ArrayViewMut2;
 
+use super::digits::LEVELS;
 use super::fixed::{COLUMNS, TOKENS, TokenTile, scale_of};
 use super::lane::{LANES, Lane};
-use super::superblock::ROWS;
+use super::superblock::{ROWS, RowTile, Super, in_rows, open};
 
 /// Sixteen columns of sixteen tokens, a token in each lane.
 type Square = [__m512i; 16];
@@ -154,6 +155,30 @@ pub(super) fn fix<L: Lay>(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) {
             L::lay(&columns, group, &mut to.lines);
         }
     }
+}
+
+/// What the nibbles of IQ4 stand for, as [`super::superblock::open`] takes it.
+#[inline(always)]
+pub(super) fn levels(codes: &[u8; 16]) -> [[i16; 16]; 2] {
+    let mut out = [[0; 16]; 2];
+    // SAFETY: sixteen bytes are a register, sixteen numbers one of twice its width; used only in functions compiled for
+    // AVX-512.
+    unsafe {
+        let levels = _mm_xor_si128(_mm_loadu_si128(LEVELS.as_ptr().cast()), _mm_set1_epi8(-128));
+        let codes = _mm_loadu_si128(codes.as_ptr().cast());
+        let low = _mm_set1_epi8(15);
+        let lower = _mm_shuffle_epi8(levels, _mm_and_si128(codes, low));
+        let upper = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16::<4>(codes), low));
+        _mm256_storeu_si256(out[0].as_mut_ptr().cast(), _mm256_cvtepi8_epi16(lower));
+        _mm256_storeu_si256(out[1].as_mut_ptr().cast(), _mm256_cvtepi8_epi16(upper));
+    }
+    out
+}
+
+/// As [`super::superblock::open_in_rows`].
+#[inline(always)]
+pub(super) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
+    open(coding, block, r, tile, levels, in_rows);
 }
 
 /// What [`super::superblock::scatter`] defines.

@@ -101,7 +101,7 @@ impl Table {
 /// of a tile, lane groups of the delta rule.
 macro_rules! table {
     ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $groups:literal,
-        fix = $fix:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
+        fix = $fix:expr, open = $open_row:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
             product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
                 = tile::product::<$lanes, $rows, $tokens>;
@@ -111,7 +111,7 @@ macro_rules! table {
             row_bf16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::Bf16>;
             pack(x: &[f32], layout: Layout, chunks: &mut [Chunk], minus: &mut [Lane]) = digits::pack;
             fix_tokens(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) = $fix;
-            open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = superblock::open_in_rows;
+            open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = $open_row;
             add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane])
                 = superblock::add::<$lanes>;
             scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) = $scatter;

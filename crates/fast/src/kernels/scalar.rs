@@ -9,6 +9,7 @@ table!(
     1 x 1,
     1,
     fix = fixed::fix_pairs,
+    open = superblock::open_in_rows,
     scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Plain>,
     row_q8_0 = digits::row::<digits::Q8_0, Plain>,

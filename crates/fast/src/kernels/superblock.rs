@@ -86,13 +86,14 @@ impl RowTile {
         RowTile { d: Lane::ZERO, minima: [Lane::ZERO; ROWS], lines: [[0; 64]; 128] };
 }
 
-/// Opens a row's superblock as row `r` of a tile; `lay` puts the whole numbers in their places.
+/// Opens a row's superblock as row `r` of a tile; `levels` are those of IQ4's nibbles, lower ones first, `lay` puts the whole numbers in their places.
 #[inline(always)]
 pub(crate) fn open(
     coding: Super,
     block: &[u8],
     r: usize,
     tile: &mut RowTile,
+    levels: impl Fn(&[u8; 16]) -> [[i16; 16]; 2],
     lay: impl Fn(&[i16; COLUMNS], usize, &mut [[u8; 64]; 128]),
 ) {
     let mut opened = Opened { whole: [0; COLUMNS], d: 0.0, minima: [0.0; 16] };
@@ -102,7 +103,7 @@ pub(crate) fn open(
         Super::Q4K => q4_k(block, &mut opened),
         Super::Q5K => q5_k(block, &mut opened),
         Super::Q6K => q6_k(block, &mut opened),
-        Super::Iq4Xs => iq4_xs(block, &mut opened),
+        Super::Iq4Xs => iq4_xs(block, &mut opened, levels),
     }
     tile.d.0[r] = opened.d;
     tile.minima[r].0 = opened.minima;
@@ -121,7 +122,7 @@ pub(crate) fn in_rows(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 1
 /// [`open`], as [`in_rows`].
 #[inline(always)]
 pub(crate) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
-    open(coding, block, r, tile, in_rows);
+    open(coding, block, r, tile, levels, in_rows);
 }
 
 #[inline(always)]
@@ -239,18 +240,23 @@ fn q6_k(bytes: &[u8], to: &mut Opened) {
     }
 }
 
+/// What the lower and the upper nibbles of IQ4 stand for.
 #[inline(always)]
-fn iq4_xs(bytes: &[u8], to: &mut Opened) {
+fn levels(codes: &[u8; 16]) -> [[i16; 16]; 2] {
+    let level = |code: u8| i16::from(LEVELS[usize::from(code)]) - 128;
+    [codes.map(|code| level(code & 15)), codes.map(|code| level(code >> 4))]
+}
+
+#[inline(always)]
+fn iq4_xs(bytes: &[u8], to: &mut Opened, levels: impl Fn(&[u8; 16]) -> [[i16; 16]; 2]) {
     to.d = half(bytes);
     let high = u16::from_le_bytes([bytes[2], bytes[3]]);
     let groups = bytes[8..].as_chunks::<16>().0.iter().zip(to.whole.as_chunks_mut::<32>().0);
     for (g, (codes, to)) in groups.enumerate() {
         let low = bytes[4 + g / 2] >> (4 * (g % 2)) & 15;
         let scale = i16::from(low | ((high >> (2 * g) & 3) << 4) as u8) - 32;
-        let level = |code: u8| (i16::from(LEVELS[usize::from(code)]) - 128) * scale;
-        for i in 0..16 {
-            to[i] = level(codes[i] & 15);
-            to[16 + i] = level(codes[i] >> 4);
+        for (to, level) in to.iter_mut().zip(levels(codes).as_flattened()) {
+            *to = level * scale;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::digits::{Chunk, Coding, Digits};
 use super::fixed::TOKENS;
 use super::lane::{LANES, Lane, flat, flat_mut};
 use super::superblock::ROWS;
-use super::tile::{Panel, TOGETHER, Tokens, interleave};
+use super::tile::{Panel, TOGETHER, Tokens};
 use super::*;
 
 /// Numbers of a small generator.
@@ -218,6 +218,19 @@ fn lanes(rows: usize, groups: usize, random: &mut Random) -> Vec<Lane> {
     flat_mut(&mut lanes)
         .iter_mut()
         .for_each(|x| *x = random.unit() * [1.0, 1.0, 1e3][random.bits() as usize % 3]);
+    lanes
+}
+
+/// Rows of `groups` lane groups as [`Tokens`] has them, for tiles of `tile` tokens.
+fn interleave(x: &[Lane], groups: usize, tile: usize) -> Vec<Lane> {
+    let whole = x.len() / (tile * groups) * tile * groups;
+    let mut lanes = Vec::with_capacity(x.len());
+    for rows in x[..whole].chunks_exact(tile * groups) {
+        for g in 0..groups {
+            lanes.extend(rows[g..].iter().step_by(groups));
+        }
+    }
+    lanes.extend_from_slice(&x[whole..]);
     lanes
 }
 

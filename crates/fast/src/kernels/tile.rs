@@ -18,19 +18,6 @@ pub(crate) struct Tokens<'a> {
     pub groups: usize,
 }
 
-/// Rows of `groups` lane groups as [`Tokens`] has them, for tiles of `tile` tokens.
-pub(crate) fn interleave(x: &[Lane], groups: usize, tile: usize) -> Vec<Lane> {
-    let whole = x.len() / (tile * groups) * tile * groups;
-    let mut lanes = Vec::with_capacity(x.len());
-    for rows in x[..whole].chunks_exact(tile * groups) {
-        for g in 0..groups {
-            lanes.extend(rows[g..].iter().step_by(groups));
-        }
-    }
-    lanes.extend_from_slice(&x[whole..]);
-    lanes
-}
-
 /// Decoded rows of a matrix, `stride` lane groups apart.
 pub(crate) struct Panel<'a> {
     pub lanes: &'a [Lane],
