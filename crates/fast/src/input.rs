@@ -129,10 +129,10 @@ impl<'a> Input<'a> {
         Tokens { lanes: &self.rows()[t * self.groups..][..self.groups], tokens: 1, groups: self.groups }
     }
 
-    /// One token of a few as digits; the width is of whole units.
-    pub(crate) fn digits(&self, t: usize, layout: Layout) -> Digits<'_> {
-        let (chunks, minus) = (self.width / UNIT * 2, (self.width / UNIT).div_ceil(2));
-        let packed = self.digits[layout as usize].get_or_init(|| {
+    /// Makes digits of a few tokens, if that has not been done; the width is of whole units.
+    pub(crate) fn pack(&self, layout: Layout) {
+        self.digits[layout as usize].get_or_init(|| {
+            let (chunks, minus) = self.digit_widths();
             let mut packed = Packed {
                 chunks: vec![Chunk::ZERO; self.tokens * chunks],
                 minus: vec![Lane::ZERO; self.tokens * minus],
@@ -143,6 +143,17 @@ impl<'a> Input<'a> {
             }
             packed
         });
+    }
+
+    /// Chunks and lane groups of a token's digits.
+    fn digit_widths(&self) -> (usize, usize) {
+        (self.width / UNIT * 2, (self.width / UNIT).div_ceil(2))
+    }
+
+    /// One token of a few as digits; [`Input::pack`] has been called.
+    pub(crate) fn digits(&self, t: usize, layout: Layout) -> Digits<'_> {
+        let (chunks, minus) = self.digit_widths();
+        let packed = self.digits[layout as usize].get().expect("digits were made before");
         Digits { chunks: &packed.chunks[t * chunks..][..chunks], minus: &packed.minus[t * minus..][..minus] }
     }
 

@@ -30,8 +30,50 @@ pub(crate) struct Product<'a, 'x> {
     pub y: &'a mut Array2<f32>,
 }
 
+/// How a product is done.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Few tokens: each row straight from its codes.
+    Codes(Coding),
+    /// Few tokens: rows of plain numbers straight from the file.
+    Numbers(Numbers),
+    /// Few tokens: each row decoded.
+    Decoded,
+    /// Many tokens: superblocks opened to whole numbers.
+    Superblocks(Super),
+    /// Many tokens: rows decoded, in tiles.
+    Tiles,
+}
+
+impl Way {
+    fn of(w: &Matrix<'_>, x: &Input<'_>, table: &Table) -> Way {
+        let encoding = w.encoding();
+        if !x.is_few() {
+            return Super::of(encoding).map_or(Way::Tiles, Way::Superblocks);
+        }
+        match (Coding::of(encoding, w.cols()), table.numbers(encoding)) {
+            (Some(coding), _) => Way::Codes(coding),
+            (None, Some(numbers)) if w.cols().is_multiple_of(LANES) => Way::Numbers(numbers),
+            _ => Way::Decoded,
+        }
+    }
+
+    /// Rows that a thread takes at a time.
+    fn rows(self, w: &Matrix<'_>) -> usize {
+        match self {
+            // Few tokens are over so soon that the parts must be large for the memory to stream.
+            Way::Codes(_) | Way::Numbers(_) | Way::Decoded => {
+                (PART_BYTES / w.row_bytes(0).len()).next_multiple_of(TOGETHER).max(TOGETHER)
+            }
+            Way::Superblocks(_) => OPENED_ROWS,
+            Way::Tiles => PANEL_ROWS,
+        }
+    }
+}
+
 /// Some rows of a product.
 struct Part<'a, 'x> {
+    way: Way,
     w: &'a Matrix<'a>,
     x: &'a Input<'x>,
     first_row: usize,
@@ -60,53 +102,43 @@ impl Model<'_> {
 
     /// All of `products`, side by side.
     pub(crate) fn products(&self, products: Vec<Product<'_, '_>>) {
-        let many = products.iter().filter(|p| !p.x.is_few() && Super::of(p.w.encoding()).is_some());
-        fix(&many.map(|p| p.x).collect::<Vec<_>>(), &self.team);
+        let (table, team) = (self.table, &self.team);
+        let products: Vec<_> =
+            products.into_iter().map(|product| (Way::of(product.w, product.x, table), product)).collect();
+        // Inputs are made ready now, rather than by whichever thread comes first while the others wait.
+        let whole = products.iter().filter(|(way, _)| matches!(way, Way::Superblocks(_)));
+        fix(&whole.map(|(_, product)| product.x).collect::<Vec<_>>(), team);
         let mut parts = Vec::new();
-        for Product { w, x, y } in products {
+        for (way, Product { w, x, y }) in products {
             assert!(x.width == w.cols() && y.dim() == (x.tokens, w.rows()), "shapes agree");
-            // Now, once, rather than by whichever thread comes first while the others wait.
-            match (x.is_few(), Coding::of(w.encoding(), w.cols()), Super::of(w.encoding())) {
-                (true, Some(coding), _) => {
-                    x.digits(0, coding.layout());
-                }
-                (false, _, None) => x.interleave(&self.team),
-                _ => {}
+            match way {
+                Way::Codes(coding) => x.pack(coding.layout()),
+                Way::Tiles => x.interleave(team),
+                Way::Numbers(_) | Way::Decoded | Way::Superblocks(_) => {}
             }
-            // Few tokens are over so soon that the parts must be large for the memory to stream.
-            let rows = match (x.is_few(), Super::of(w.encoding())) {
-                (true, _) => (PART_BYTES / w.row_bytes(0).len()).next_multiple_of(TOGETHER).max(TOGETHER),
-                (false, Some(_)) => OPENED_ROWS,
-                (false, None) => PANEL_ROWS,
-            };
+            let rows = way.rows(w);
             let chunks = y.axis_chunks_iter_mut(Axis(1), rows);
-            parts.extend(chunks.enumerate().map(|(i, y)| Part { w, x, first_row: i * rows, y }));
+            parts.extend(chunks.enumerate().map(|(i, y)| Part { way, w, x, first_row: i * rows, y }));
         }
-        let table = self.table;
-        self.team.each(&mut parts, |part| SPACE.with_borrow_mut(|space| part.run(table, space)));
+        team.each(&mut parts, |part| SPACE.with_borrow_mut(|space| part.run(table, space)));
     }
 }
 
 impl Part<'_, '_> {
     fn run(&mut self, table: &'static Table, space: &mut Space) {
-        if !self.x.is_few() {
-            if let Some(coding) = Super::of(self.w.encoding()) {
-                return self.superblocks(coding, table, space);
-            }
-            self.decode(space);
-            let panel = Panel { lanes: &space.panel, stride: self.x.groups + 1 };
-            return (table.product)(&panel, self.x.tiles(), &mut self.y, &mut space.sums);
-        }
-        let encoding = self.w.encoding();
-        match (Coding::of(encoding, self.w.cols()), table.numbers(encoding)) {
-            (Some(coding), _) => self.rows(coding.layout(), table.row(coding)),
-            (None, Some(numbers)) if self.w.cols().is_multiple_of(LANES) => self.numbers(numbers),
-            _ => {
-                self.decode(space);
-                let panel = Panel { lanes: &space.panel, stride: self.x.groups + 1 };
+        match self.way {
+            Way::Codes(coding) => self.codes(coding.layout(), table.row(coding)),
+            Way::Numbers(numbers) => self.numbers(numbers),
+            Way::Decoded => {
+                let (panel, sums) = self.decode(space);
                 for (t, mut y) in self.y.axis_chunks_iter_mut(Axis(0), 1).enumerate() {
-                    (table.product)(&panel, self.x.token(t), &mut y, &mut space.sums);
+                    (table.product)(&panel, self.x.token(t), &mut y, sums);
                 }
+            }
+            Way::Superblocks(coding) => self.superblocks(coding, table, space),
+            Way::Tiles => {
+                let (panel, sums) = self.decode(space);
+                (table.product)(&panel, self.x.tiles(), &mut self.y, sums);
             }
         }
     }
@@ -135,7 +167,7 @@ impl Part<'_, '_> {
     }
 
     /// Quantized rows, straight from their codes.
-    fn rows(&mut self, layout: Layout, row: Row) {
+    fn codes(&mut self, layout: Layout, row: Row) {
         for r in 0..self.y.ncols() {
             let bytes = self.w.row_bytes(self.first_row + r);
             for t in 0..self.y.nrows() {
@@ -159,14 +191,15 @@ impl Part<'_, '_> {
         }
     }
 
-    /// Fills the panel with these rows in f32.
-    fn decode(&self, space: &mut Space) {
+    /// These rows in f32, and room for sums.
+    fn decode<'s>(&self, space: &'s mut Space) -> (Panel<'s>, &'s mut Vec<Lane>) {
         // One more than a row has, so that rows do not all compete for the same cache sets.
         let (rows, stride) = (self.y.ncols(), self.x.groups + 1);
-        if space.panel.len() < rows * stride {
-            space.panel.resize(rows * stride, Lane::ZERO);
+        let Space { panel, sums, .. } = space;
+        if panel.len() < rows * stride {
+            panel.resize(rows * stride, Lane::ZERO);
         }
-        for (r, row) in space.panel.chunks_exact_mut(stride).take(rows).enumerate() {
+        for (r, row) in panel.chunks_exact_mut(stride).take(rows).enumerate() {
             let row = flat_mut(&mut row[..self.x.groups]);
             row[self.w.cols()..].fill(0.0);
             let bytes = self.w.row_bytes(self.first_row + r);
@@ -174,5 +207,6 @@ impl Part<'_, '_> {
                 unreachable!("a row's bytes were measured when the matrix was made: {error}");
             }
         }
+        (Panel { lanes: panel, stride }, sums)
     }
 }
