@@ -17,6 +17,8 @@ table!(
     scatter = avx512_tiles::scatter,
     row_q4_0 = avx512_rows::q4_0,
     row_q8_0 = avx512_rows::q8_0,
+    row_q2_k = avx512_rows::q2_k,
+    row_q3_k = avx512_rows::q3_k,
     row_q4_k = avx512_rows::q4_k,
     row_q5_k = avx512_rows::q5_k,
     row_q6_k = avx512_rows::q6_k,

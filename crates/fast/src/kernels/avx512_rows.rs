@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::digits::{Chunk, Digits, LEVELS, Open, scales_and_mins};
+use super::digits::{Chunk, Digits, LEVELS, Open, q3_k_scales, scales_and_mins};
 use super::lane::Lane;
 use super::{avx512::Avx512, digits, lane::Lanes};
 
@@ -161,6 +161,83 @@ pub(super) fn q5_k(row: &[u8], x: Digits<'_>) -> f32 {
             even = subtract_mins(even, header, minus);
         }
         total(even, odd)
+    }
+}
+
+/// Two bits of four quarters in every byte of 32: those of the first two, and of the others.
+#[inline(always)]
+unsafe fn quarters(at: *const u8) -> [__m512i; 2] {
+    // SAFETY: the caller vouches for 32 bytes and AVX-512.
+    unsafe {
+        let (bits, two) = (_mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast())), _mm512_set1_epi8(3));
+        [counts(0, 2), counts(4, 6)].map(|counts| _mm512_and_si512(_mm512_srlv_epi16(bits, counts), two))
+    }
+}
+
+/// Half-precision numbers, the lowest first, in the lanes of a register.
+#[inline(always)]
+fn halves(bits: i32) -> __m512 {
+    // SAFETY: used only in functions compiled for AVX-512 and F16C.
+    unsafe { _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))) }
+}
+
+#[inline(always)]
+pub(super) fn q2_k(row: &[u8], x: Digits<'_>) -> f32 {
+    let blocks = row.as_chunks::<{ digits::Q2K::BYTES }>().0.iter();
+    // SAFETY: used only in functions compiled for AVX-512; all loads are within the block's 84 bytes.
+    unsafe {
+        let mut sums = [_mm512_setzero_ps(); 2];
+        for (block, x) in blocks.zip(x.chunks.as_chunks::<4>().0) {
+            prefetch(block);
+            let d = halves(i32::from_le_bytes([block[80], block[81], block[82], block[83]]));
+            let dmin = _mm512_permutexvar_ps(_mm512_set1_epi32(1), d);
+            let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.as_ptr().cast()));
+            let scales = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
+            let scales = _mm512_mul_ps(scales, _mm512_broadcastss_ps(_mm512_castps512_ps128(d)));
+            let mins = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both)), dmin);
+            for h in 0..2 {
+                for (c, codes) in quarters(block.as_ptr().add(16 + 32 * h)).into_iter().enumerate() {
+                    let (chunk, group) = (&x[2 * h + c], (8 * h + 4 * c) as i32);
+                    sums[c] = add_chunk::<0>(sums[c], codes, four_groups(scales, group), chunk);
+                    let fours = _mm512_cvtepi32_ps(_mm512_load_si512(chunk.sums.as_ptr().cast()));
+                    let fours = _mm512_mul_ps(fours, _mm512_load_ps(chunk.scales.as_ptr()));
+                    sums[c] = _mm512_fnmadd_ps(four_groups(mins, group), fours, sums[c]);
+                }
+            }
+        }
+        total(sums[0], sums[1])
+    }
+}
+
+#[inline(always)]
+pub(super) fn q3_k(row: &[u8], x: Digits<'_>) -> f32 {
+    let blocks = row.as_chunks::<{ digits::Q3K::BYTES }>().0.iter();
+    // SAFETY: used only in functions compiled for AVX-512; all loads are within the block's 110 bytes.
+    unsafe {
+        let mut sums = [_mm512_setzero_ps(); 2];
+        let four = _mm512_set1_epi8(4);
+        for (block, x) in blocks.zip(x.chunks.as_chunks::<4>().0) {
+            prefetch(block);
+            let packed: &[u8; 12] = block[96..].first_chunk().expect("a block's scales");
+            let [low, high] = q3_k_scales(packed);
+            let scales = _mm512_cvtepu8_epi32(_mm_set_epi64x(high as i64, low as i64));
+            let scales = _mm512_sub_ps(_mm512_cvtepi32_ps(scales), _mm512_set1_ps(32.0));
+            let d = halves(u16::from_le_bytes([block[108], block[109]]).into());
+            let scales = _mm512_mul_ps(scales, _mm512_broadcastss_ps(_mm512_castps512_ps128(d)));
+            // Bit 4·h + q of every byte is that of quarter q: to bit 2 with it.
+            let thirds = _mm512_broadcast_i64x4(_mm256_loadu_si256(block.as_ptr().cast()));
+            let thirds = [
+                [_mm512_sllv_epi16(thirds, counts(2, 1)), _mm512_srlv_epi16(thirds, counts(0, 1))],
+                [_mm512_srlv_epi16(thirds, counts(2, 3)), _mm512_srlv_epi16(thirds, counts(4, 5))],
+            ];
+            for h in 0..2 {
+                for (c, codes) in quarters(block.as_ptr().add(32 + 32 * h)).into_iter().enumerate() {
+                    let (codes, group) = (join(codes, thirds[h][c], four), (8 * h + 4 * c) as i32);
+                    sums[c] = add_chunk::<2>(sums[c], codes, four_groups(scales, group), &x[2 * h + c]);
+                }
+            }
+        }
+        total(sums[0], sums[1])
     }
 }
 

@@ -130,6 +130,8 @@ fn pack_run(whole: &[i32; 16], scale: f32, r: usize, chunk: &mut Chunk) {
 pub(crate) enum Coding {
     Q4_0,
     Q8_0,
+    Q2K,
+    Q3K,
     Q4K,
     Q5K,
     Q6K,
@@ -146,6 +148,8 @@ impl Coding {
         Some(match encoding {
             Encoding::Q4_0 => Coding::Q4_0,
             Encoding::Q8_0 => Coding::Q8_0,
+            Encoding::Q2K => Coding::Q2K,
+            Encoding::Q3K => Coding::Q3K,
             Encoding::Q4K => Coding::Q4K,
             Encoding::Q5K => Coding::Q5K,
             Encoding::Q6K => Coding::Q6K,
@@ -157,7 +161,7 @@ impl Coding {
 
     pub(crate) fn layout(self) -> Layout {
         match self {
-            Coding::Q8_0 | Coding::Q6K => Layout::Natural,
+            Coding::Q8_0 | Coding::Q2K | Coding::Q3K | Coding::Q6K => Layout::Natural,
             Coding::Q4K | Coding::Q5K => Layout::Pairs,
             Coding::Q4_0 | Coding::Iq4Nl | Coding::Iq4Xs => Layout::Halves,
         }
@@ -170,6 +174,18 @@ pub(crate) struct Opened {
     pub scales: [[f32; LANES]; 4],
     /// What the sums of the eight blocks are multiplied by, in lanes 8 to 15.
     pub mins: [f32; LANES],
+    /// What each lane's sum of four is multiplied by, if it is not the blocks'.
+    pub lane_mins: [[f32; LANES]; 4],
+}
+
+/// What an encoding takes away from the products of whole groups.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Minima {
+    None,
+    /// One for every block of activations.
+    Blocks,
+    /// One for half of a block: those of each chunk's lanes.
+    Lanes,
 }
 
 /// How an encoding opens: the plain definition.
@@ -180,6 +196,7 @@ pub(crate) trait Open {
     const CHUNKS: usize;
     /// Logarithm of what is taken away from every code.
     const OFFSET: Option<u32>;
+    const MINIMA: Minima = Minima::None;
     fn open(bytes: &[u8], to: &mut Opened);
 }
 
@@ -188,7 +205,12 @@ pub(crate) trait Open {
 #[allow(clippy::needless_range_loop, reason = "lanes are what is counted")]
 #[inline(always)]
 pub(crate) fn row<O: Open, L: Lanes>(row: &[u8], x: Digits<'_>) -> f32 {
-    let mut opened = Opened { codes: [[0; 64]; 4], scales: [[0.0; LANES]; 4], mins: [0.0; LANES] };
+    let mut opened = Opened {
+        codes: [[0; 64]; 4],
+        scales: [[0.0; LANES]; 4],
+        mins: [0.0; LANES],
+        lane_mins: [[0.0; LANES]; 4],
+    };
     let mut sums = [[0f32; LANES]; 2];
     for (b, (bytes, chunks)) in row.chunks_exact(O::BYTES).zip(x.chunks.chunks_exact(O::CHUNKS)).enumerate() {
         O::open(bytes, &mut opened);
@@ -206,9 +228,13 @@ pub(crate) fn row<O: Open, L: Lanes>(row: &[u8], x: Digits<'_>) -> f32 {
                 }
                 let scale = opened.scales[c][l] * chunk.scales[l];
                 sums[c % 2][l] = (sum as f32).mul_add(scale, sums[c % 2][l]);
+                if O::MINIMA == Minima::Lanes {
+                    let four = chunk.sums[l] as f32 * chunk.scales[l];
+                    sums[c % 2][l] = opened.lane_mins[c][l].mul_add(four, sums[c % 2][l]);
+                }
             }
         }
-        if O::CHUNKS == 4 && O::OFFSET.is_none() {
+        if O::MINIMA == Minima::Blocks {
             for l in 8..LANES {
                 sums[0][l] = opened.mins[l].mul_add(x.minus[b].0[l], sums[0][l]);
             }
@@ -327,6 +353,72 @@ impl Open for Q8_0 {
     }
 }
 
+/// Two bits of each of four quarters in every byte of 32: chunk `c` has those of two.
+#[inline(always)]
+fn quarters(bytes: &[u8], c: usize, i: usize) -> u8 {
+    bytes[c / 2 * 32 + i % 32] >> (2 * (c % 2 * 2 + i / 32)) & 3
+}
+
+pub(crate) struct Q2K;
+impl Open for Q2K {
+    const BYTES: usize = 84;
+    const CHUNKS: usize = 4;
+    const OFFSET: Option<u32> = None;
+    const MINIMA: Minima = Minima::Lanes;
+    #[inline(always)]
+    fn open(bytes: &[u8], to: &mut Opened) {
+        let (d, dmin) = (half(&bytes[80..]), half(&bytes[82..]));
+        for c in 0..4 {
+            for i in 0..64 {
+                to.codes[c][i] = quarters(&bytes[16..80], c, i);
+            }
+            for l in 0..LANES {
+                let scale = bytes[4 * c + l / 4];
+                to.scales[c][l] = d * f32::from(scale & 15);
+                to.lane_mins[c][l] = -(dmin * f32::from(scale >> 4));
+            }
+        }
+    }
+}
+
+/// The sixteen six-bit scales of Q3_K, 32 more, eight in each: low nibbles of eight bytes and then their upper ones, and
+/// two bits each from four more.
+#[inline(always)]
+pub(crate) fn q3_k_scales(bytes: &[u8; 12]) -> [u64; 2] {
+    let [low, high] = [0, 4]
+        .map(|at| u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])));
+    let nibbles = low | high << 32;
+    let pairs = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    let upper = |shift: u32| u64::from(pairs >> shift & 0x0303_0303) << 4;
+    [
+        nibbles & 0x0f0f_0f0f_0f0f_0f0f | upper(0) | upper(2) << 32,
+        nibbles >> 4 & 0x0f0f_0f0f_0f0f_0f0f | upper(4) | upper(6) << 32,
+    ]
+}
+
+pub(crate) struct Q3K;
+impl Open for Q3K {
+    const BYTES: usize = 110;
+    const CHUNKS: usize = 4;
+    const OFFSET: Option<u32> = Some(2);
+    #[inline(always)]
+    fn open(bytes: &[u8], to: &mut Opened) {
+        let d = half(&bytes[108..]);
+        let packed: &[u8; 12] = bytes[96..].first_chunk().expect("a block's scales");
+        let scales = q3_k_scales(packed).map(u64::to_le_bytes);
+        for c in 0..4 {
+            for i in 0..64 {
+                let third = bytes[i % 32] >> (2 * c + i / 32) & 1;
+                to.codes[c][i] = quarters(&bytes[32..96], c, i) | third << 2;
+            }
+            for l in 0..LANES {
+                let scale = scales.as_flattened()[4 * c + l / 4];
+                to.scales[c][l] = d * (f32::from(scale) - 32.0);
+            }
+        }
+    }
+}
+
 pub(crate) struct Q6K;
 impl Open for Q6K {
     const BYTES: usize = 210;
@@ -380,6 +472,7 @@ impl Open for Q4K {
     const BYTES: usize = 144;
     const CHUNKS: usize = 4;
     const OFFSET: Option<u32> = None;
+    const MINIMA: Minima = Minima::Blocks;
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         open_k_header(bytes, to);
@@ -393,6 +486,7 @@ impl Open for Q5K {
     const BYTES: usize = 176;
     const CHUNKS: usize = 4;
     const OFFSET: Option<u32> = None;
+    const MINIMA: Minima = Minima::Blocks;
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         open_k_header(bytes, to);

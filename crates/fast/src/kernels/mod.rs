@@ -50,6 +50,8 @@ pub(crate) struct Table {
     pub row_bf16: Numbers,
     pub row_q4_0: Row,
     pub row_q8_0: Row,
+    pub row_q2_k: Row,
+    pub row_q3_k: Row,
     pub row_q4_k: Row,
     pub row_q5_k: Row,
     pub row_q6_k: Row,
@@ -78,6 +80,8 @@ impl Table {
         match coding {
             Coding::Q4_0 => self.row_q4_0,
             Coding::Q8_0 => self.row_q8_0,
+            Coding::Q2K => self.row_q2_k,
+            Coding::Q3K => self.row_q3_k,
             Coding::Q4K => self.row_q4_k,
             Coding::Q5K => self.row_q5_k,
             Coding::Q6K => self.row_q6_k,

@@ -13,6 +13,8 @@ table!(
     scatter = superblock::scatter,
     row_q4_0 = digits::row::<digits::Q4_0, Plain>,
     row_q8_0 = digits::row::<digits::Q8_0, Plain>,
+    row_q2_k = digits::row::<digits::Q2K, Plain>,
+    row_q3_k = digits::row::<digits::Q3K, Plain>,
     row_q4_k = digits::row::<digits::Q4K, Plain>,
     row_q5_k = digits::row::<digits::Q5K, Plain>,
     row_q6_k = digits::row::<digits::Q6K, Plain>,

@@ -8,7 +8,7 @@
 use codec::Encoding;
 use ndarray::ArrayViewMut2;
 
-use super::digits::{LEVELS, half, scales_and_mins};
+use super::digits::{LEVELS, half, q3_k_scales, scales_and_mins};
 use super::fixed::{COLUMNS, TOKENS, TokenTile};
 use super::lane::{LANES, Lane, Lanes, Plain};
 
@@ -145,30 +145,19 @@ fn q2_k(bytes: &[u8], to: &mut Opened) {
     }
 }
 
-/// The sixteen six-bit scales of Q3_K: low nibbles first, then two bits of each.
-#[inline(always)]
-fn q3_k_scales(bytes: &[u8]) -> [i16; 16] {
-    let mut scales = [0; 16];
-    for (g, scale) in scales.iter_mut().enumerate() {
-        let low = bytes[g % 8] >> (4 * (g / 8)) & 15;
-        let high = bytes[8 + g % 4] >> (2 * (g / 4)) & 3;
-        *scale = i16::from(low | high << 4) - 32;
-    }
-    scales
-}
-
 #[inline(always)]
 fn q3_k(bytes: &[u8], to: &mut Opened) {
     let (thirds, rest) = bytes.split_at(32);
     let (codes, rest) = rest.split_at(64);
-    let scales = q3_k_scales(rest);
+    let packed: &[u8; 12] = rest.first_chunk().expect("a block's scales");
+    let scales = q3_k_scales(packed).map(u64::to_le_bytes);
     to.d = half(&rest[12..]);
     for (h, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         for pair in 0..4 {
             let to = &mut to.whole[128 * h + 32 * pair..][..32];
             for i in 0..32 {
                 let code = codes[i] >> (2 * pair) & 3 | (thirds[i] >> (4 * h + pair) & 1) << 2;
-                to[i] = (i16::from(code) - 4) * scales[8 * h + 2 * pair + i / 16];
+                to[i] = (i16::from(code) - 4) * (i16::from(scales[h][2 * pair + i / 16]) - 32);
             }
         }
     }

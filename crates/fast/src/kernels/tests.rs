@@ -25,9 +25,11 @@ impl Random {
     }
 }
 
-const CODINGS: [(Coding, Encoding); 7] = [
+const CODINGS: [(Coding, Encoding); 9] = [
     (Coding::Q4_0, Encoding::Q4_0),
     (Coding::Q8_0, Encoding::Q8_0),
+    (Coding::Q2K, Encoding::Q2K),
+    (Coding::Q3K, Encoding::Q3K),
     (Coding::Q4K, Encoding::Q4K),
     (Coding::Q5K, Encoding::Q5K),
     (Coding::Q6K, Encoding::Q6K),
