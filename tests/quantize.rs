@@ -180,7 +180,6 @@ fn refusals_name_what_is_wrong() {
         (format!("quantize {model} {out} Q4_KM"), "Q4_K_M"),
         (format!("quantize {model} {out} IQ2_XS"), "blk.0.attn_gate.weight as IQ2_XS"),
         (format!("quantize {model} {out} Q1_0 --tensor-type ffn_up=q9_9"), "q9_9"),
-        (format!("quantize {narrow} {out} Q1_0"), "Q1_0"),
         (format!("quantize {model} {model} Q8_0 --force"), "m.gguf"),
     ] {
         let error = words(&line).expect(2).stderr;

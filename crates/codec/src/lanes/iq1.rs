@@ -123,8 +123,8 @@ impl<const LEN: usize> Groups<LEN> {
     #[inline(always)]
     fn in_order<S: Simd>(&self, lanes: usize, of: impl Fn(usize, f32, f32) -> f32) -> Rows<LEN> {
         let mut sorted = [[0.0; LEN]; MOST];
-        for lane in 0..lanes {
-            for (to, &i) in sorted[lane].iter_mut().zip(&self.order[lane]) {
+        for (lane, sorted) in sorted.iter_mut().enumerate().take(lanes) {
+            for (to, &i) in sorted.iter_mut().zip(&self.order[lane]) {
                 *to = of(i, self.weights[lane][i], self.x[lane][i]);
             }
         }
