@@ -17,5 +17,6 @@ mod inspect;
 mod mutant;
 mod mutations;
 mod pages;
+mod quantize;
 mod regression;
 mod run;

@@ -29,7 +29,7 @@ Examples:
   etalon quantize model-bf16.gguf model-Q4_K_M.gguf Q4_K_M
   etalon quantize Qwen3.5-0.8B model.gguf IQ4_XS --imatrix imatrix.gguf --report report.html
   etalon quantize model.gguf out.gguf Q5_K_M --tensor-type 'ffn_down=q8_0' --output-tensor-type q8_0
-  etalon quantize model.gguf out.gguf Q4_K_M --plan plan.json
+  etalon quantize model.gguf out.gguf Q4_K_M --plan=plan.json
   etalon quantize model.gguf out.gguf --from-plan plan.json
   etalon quantize model.gguf out.gguf --target-size 2.6GB --imatrix imatrix.gguf
   etalon quantize --list")]
@@ -59,10 +59,10 @@ pub struct Args {
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     prune_layers: Vec<u64>,
     /// As many files as SRC has, DST-00001-of-0000N.gguf and so on.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "prune_layers")]
     keep_split: bool,
     /// Print what would be made of every tensor and write nothing but that, as JSON, to FILE if one is named.
-    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     plan: Option<Option<PathBuf>>,
     /// Fail, with all their names, if tensors would fall back because their rows are no whole blocks.
     #[arg(long)]
@@ -241,6 +241,14 @@ impl Args {
         if let Some(importance) = &mut importance {
             notes.extend(about_importance(importance, &model)?);
         }
+        let receipt_file =
+            (!self.no_receipt).then(|| beside(self.receipt.as_deref(), output, "receipt.json"));
+        if self.plan.is_none() {
+            // Before errors are measured for minutes. A split output is looked for when its parts are known.
+            let whole = (!self.keep_split).then_some(output);
+            let files = receipt_file.as_deref().into_iter().chain(self.report.as_deref());
+            self.refuse_existing(files.chain(whole))?;
+        }
         let request = self.request(&model, importance.as_ref())?;
         let job = Job::new(&model, &request, importance.as_ref())?;
         let refused: Vec<String> = match self.no_fallback {
@@ -250,16 +258,11 @@ impl Args {
         if self.plan.is_some() || !refused.is_empty() {
             return self.planned(output, &job, notes, refused);
         }
-        let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-        let receipt_file =
-            (!self.no_receipt).then(|| beside(self.receipt.as_deref(), output, "receipt.json"));
-        for file in receipt_file.iter().chain(&self.report) {
-            anyhow::ensure!(
-                self.force || file.symlink_metadata().is_err(),
-                "{}: exists already; remove it, write elsewhere, or give --force",
-                file.display()
-            );
+        if self.budget.is_asked_for() {
+            // What was chosen is to be seen before it is made; standard output is the report's.
+            eprint!("{}", plan_text(&PlanReport::new(output, &job, Vec::new(), refused), &Style::plain()));
         }
+        let existing = if self.force { Existing::Replace } else { Existing::Refuse };
         let bar = Bar::new();
         bar.begin(&format!("quantizing to {}", job.plan().recipe), job.plan().bytes());
         let mut receipt =
@@ -276,6 +279,17 @@ impl Args {
         }
         let quantized = Quantized { receipt, receipt_file, report: self.report.clone() };
         Ok(Outcome::fine(quantized, text))
+    }
+
+    fn refuse_existing<'a>(&self, files: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+        for file in files {
+            anyhow::ensure!(
+                self.force || file.symlink_metadata().is_err(),
+                "{}: exists already; remove it, write elsewhere, or give --force",
+                file.display()
+            );
+        }
+        Ok(())
     }
 
     fn importance(&self) -> anyhow::Result<Option<Importance>> {
@@ -311,6 +325,7 @@ impl Args {
             }
         }
         let mut request = Request {
+            wishes,
             overrides: self.override_kv.clone(),
             prune: self.prune_layers.clone(),
             keep_split: self.keep_split,
@@ -318,7 +333,7 @@ impl Args {
         };
         if let Some(file) = &self.choice.from_plan {
             let (given, file_type) = read_plan(file)?;
-            wishes.given = Some(given);
+            request.wishes.given = Some(given);
             request.file_type = file_type;
             request.called = Some(format!("plan {}", file.display()));
         } else if let Some(name) = &self.recipe {
@@ -334,20 +349,19 @@ impl Args {
             let bar = Bar::new();
             bar.begin("measuring losses", 1);
             let mut begun = false;
-            let fitted = model.fit(budget, &wishes, importance, &state, &mut |done, total| {
+            let fitted = model.fit(budget, &request, importance, &state, &mut |done, total| {
                 if !std::mem::replace(&mut begun, true) {
                     bar.begin("measuring losses", total);
                 }
                 bar.reached(done);
             })?;
-            wishes.given = Some(fitted.given);
+            request.wishes.given = Some(fitted.given);
             request.file_type = fitted.file_type;
             request.called = Some(match budget {
                 Budget::Bytes(bytes) => format!("at most {bytes} bytes"),
                 Budget::BitsPerWeight(bits) => format!("at most {bits} bits a weight"),
             });
         }
-        request.wishes = wishes;
         Ok(request)
     }
 
@@ -358,20 +372,31 @@ impl Args {
         notes: Vec<String>,
         refused: Vec<String>,
     ) -> anyhow::Result<Outcome> {
-        let plan = job.plan().clone();
         if let Some(Some(file)) = &self.plan {
-            crate::file::write(file, serde_json::to_string_pretty(&plan)?.as_bytes(), self.force)?;
+            crate::file::write(file, serde_json::to_string_pretty(job.plan())?.as_bytes(), self.force)?;
         }
         let failed = !refused.is_empty();
-        let report = PlanReport {
+        Ok(Outcome::new(PlanReport::new(output, job, notes, refused), failed, plan_text))
+    }
+}
+
+impl BudgetArgs {
+    fn is_asked_for(&self) -> bool {
+        self.target_size.is_some() || self.target_bpw.is_some()
+    }
+}
+
+impl PlanReport {
+    fn new(output: &Path, job: &Job<'_>, notes: Vec<String>, refused: Vec<String>) -> PlanReport {
+        let plan = job.plan().clone();
+        PlanReport {
             output: output.to_owned(),
             bytes: plan.bytes(),
             bits_per_weight: plan.bits_per_weight(),
             plan,
             notes,
             refused,
-        };
-        Ok(Outcome::new(report, failed, plan_text))
+        }
     }
 }
 

@@ -61,12 +61,12 @@ pub(crate) fn decode_iq1_m(block: &[u8; 56], out: &mut [f32; 256]) {
     }
 }
 
-static LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ1, 3, 3));
+pub(crate) static LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ1, 3, 3));
 
 /// The levels of the codes 0, 1, 2, shifted up.
-const UP: [f32; 3] = [-1.0 + SHIFT, SHIFT, 1.0 + SHIFT];
+pub(crate) const UP: [f32; 3] = [-1.0 + SHIFT, SHIFT, 1.0 + SHIFT];
 /// The levels of the codes 0, 1, 2, shifted down.
-const DOWN: [f32; 3] = [-1.0 - SHIFT, -SHIFT, 1.0 - SHIFT];
+pub(crate) const DOWN: [f32; 3] = [-1.0 - SHIFT, -SHIFT, 1.0 - SHIFT];
 
 fn levels(down: bool) -> &'static [f32; 3] {
     if down { &DOWN } else { &UP }
@@ -74,38 +74,66 @@ fn levels(down: bool) -> &'static [f32; 3] {
 
 /// A group of `POINTS` eights as scale·(codes' levels), each eight shifted up or down.
 #[derive(Clone, Copy)]
-struct Fit<const POINTS: usize> {
+pub(crate) struct Fit<const POINTS: usize> {
     scale: f32,
     points: [u16; POINTS],
     down: [bool; POINTS],
 }
 
 impl<const POINTS: usize> Fit<POINTS> {
-    const ZERO: Self = Fit { scale: 0.0, points: [0; POINTS], down: [false; POINTS] };
+    pub const ZERO: Self = Fit { scale: 0.0, points: [0; POINTS], down: [false; POINTS] };
 }
 
 /// Where the sorted values of a group part into codes 0, 1 and 2, and what that gives.
-struct Split<const POINTS: usize> {
-    scale: f32,
+pub(crate) struct Split<const POINTS: usize> {
+    pub scale: f32,
     /// The first value with code 1, the first one with code 2.
-    at: [usize; 2],
-    down: [bool; POINTS],
+    pub at: [usize; 2],
+    pub down: [bool; POINTS],
+}
+
+/// Eight values, and the scale and the shift under which they are to be a point.
+pub(crate) struct Eight<'a> {
+    pub x: &'a [f32; 8],
+    pub weights: &'a [f32; 8],
+    pub scale: f32,
+    pub down: bool,
+}
+
+/// The point of these codes, or else the neighbour with the least error; and whether they are one.
+fn place(codes: &[u8; 8], eight: &Eight<'_>) -> (u16, bool) {
+    match LATTICE.place(codes) {
+        Place::On(point) => (*point, true),
+        Place::Off(neighbours) => {
+            let levels = levels(eight.down);
+            let error = |point: u16| {
+                let quants = LATTICE.codes(point).iter().map(|&code| levels[usize::from(code)]);
+                let values = eight.x.iter().zip(eight.weights).zip(quants);
+                values.fold(0.0, |sum, ((x, w), q)| {
+                    let error = eight.scale * q - x;
+                    sum + w * error * error
+                })
+            };
+            (least(neighbours, error), false)
+        }
+    }
 }
 
 /// Positions of values in ascending order, equal ones as they come.
-fn sorted<const LEN: usize>(x: &[f32; LEN]) -> [usize; LEN] {
+pub(crate) fn sorted<const LEN: usize>(x: &[f32; LEN]) -> [usize; LEN] {
     let mut order = array::from_fn(|i| i);
     order.sort_by(|&a: &usize, &b: &usize| x[a].partial_cmp(&x[b]).unwrap_or(Ordering::Equal));
     order
 }
 
-/// From a split to points of the grid: codes that are none become the neighbour with the least error, whereupon the
-/// scale is fitted anew.
-fn snap<const POINTS: usize>(
+/// From a split to points of the grid, each as `place` finds it: where codes are none, the scale is fitted anew.
+#[inline(always)]
+pub(crate) fn snap<const POINTS: usize>(
     x: &[[f32; 8]],
     weights: &[[f32; 8]],
     order: &[usize],
     split: Split<POINTS>,
+    place: impl Fn(&[u8; 8], &Eight<'_>) -> (u16, bool),
 ) -> Fit<POINTS> {
     let Split { mut scale, at, mut down } = split;
     let mut codes = [[0; 8]; POINTS];
@@ -118,22 +146,15 @@ fn snap<const POINTS: usize>(
         down = down.map(|down| !down);
     }
     let mut all_on_grid = true;
-    let points = array::from_fn(|k| match LATTICE.place(&codes[k]) {
-        Place::On(point) => *point,
-        Place::Off(neighbours) => {
-            all_on_grid = false;
-            let levels = levels(down[k]);
-            let error = |point: u16| {
-                let quants = LATTICE.codes(point).iter().map(|&code| levels[usize::from(code)]);
-                let values = x[k].iter().zip(&weights[k]).zip(quants);
-                values.fold(0.0, |sum, ((x, w), q)| {
-                    let error = scale * q - x;
-                    sum + w * error * error
-                })
-            };
-            least(neighbours, error)
-        }
-    });
+    let points = array::from_fn(
+        #[inline(always)]
+        |k| {
+            let eight = Eight { x: &x[k], weights: &weights[k], scale, down: down[k] };
+            let (point, on_grid) = place(&codes[k], &eight);
+            all_on_grid &= on_grid;
+            point
+        },
+    );
     if !all_on_grid {
         let mut sums = Sums::default();
         for k in 0..POINTS {
@@ -196,19 +217,28 @@ fn split_together(x: &[f32; 32], weights: &[f32; 32], order: &[usize; 32]) -> Op
     best
 }
 
+/// IQ1_S: groups with nothing above this count as zeros.
+pub(crate) const S_ZERO: f32 = 1e-12;
+/// IQ1_M.
+pub(crate) const M_ZERO: f32 = 1e-7;
+
 /// IQ1_S; needs importance.
 pub(crate) fn encode_iq1_s(values: &[f32; 256], weights: Weights<'_, 256>, block: &mut [u8; 50]) {
     let power = 2.0 * sum_of_squares(values) / 256.0;
     let fits: [Fit<4>; 8] = array::from_fn(|g| {
         let x: &[f32; 32] = &values.as_chunks().0[g];
-        if magnitude(x) < 1e-12 {
+        if magnitude(x) < S_ZERO {
             return Fit::ZERO;
         }
         let weights = weigh(x, weights.group(g), power);
         let order = sorted(x);
         let split = split_together(x, &weights, &order);
-        split.map_or(Fit::ZERO, |split| snap(x.as_chunks().0, weights.as_chunks().0, &order, split))
+        split.map_or(Fit::ZERO, |split| snap(x.as_chunks().0, weights.as_chunks().0, &order, split, place))
     });
+    finish_iq1_s(&fits, block);
+}
+
+pub(crate) fn finish_iq1_s(fits: &[Fit<4>; 8], block: &mut [u8; 50]) {
     *block = [0; 50];
     fields_mut!(block => d: 2, low: 32, high: 16);
     for (i, low) in low.iter_mut().enumerate() {
@@ -275,13 +305,23 @@ pub(crate) fn encode_iq1_m(values: &[f32; 256], weights: Option<Weights<'_, 256>
     });
     let fits: [Fit<2>; 16] = array::from_fn(|g| {
         let x = &groups[g];
-        if magnitude(x) < 1e-7 {
+        if magnitude(x) < M_ZERO {
             return Fit::ZERO;
         }
         let order = sorted(x);
         let split = split_apart(x, &weights[g], &order);
-        split.map_or(Fit::ZERO, |split| snap(x.as_chunks().0, weights[g].as_chunks().0, &order, split))
+        split.map_or(Fit::ZERO, |split| snap(x.as_chunks().0, weights[g].as_chunks().0, &order, split, place))
     });
+    finish_iq1_m(values, &weights, &fits, block);
+}
+
+pub(crate) fn finish_iq1_m(
+    values: &[f32; 256],
+    weights: &[[f32; 16]; 16],
+    fits: &[Fit<2>; 16],
+    block: &mut [u8; 56],
+) {
+    let groups = values.as_chunks::<16>().0;
     *block = [0; 56];
     fields_mut!(block => low: 32, high: 16, packed_scales: 8);
     for (i, low) in low.iter_mut().enumerate() {

@@ -71,24 +71,36 @@ pub(crate) fn decode_iq2_s(block: &[u8; 82], out: &mut [f32; 256]) {
     }
 }
 
-static XXS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XXS, 3, 2));
-static XS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XS, 3, 2));
-static S_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_S, 3, 1));
+pub(crate) static XXS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XXS, 3, 2));
+pub(crate) static XS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XS, 3, 2));
+pub(crate) static S_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_S, 3, 1));
 
 /// Nibbles of consecutive codes, the first one low.
 fn pack_scales(codes: &[u8; 16]) -> [u8; 8] {
     array::from_fn(|i| codes[2 * i] | codes[2 * i + 1] << 4)
 }
 
+/// How IQ2_XXS looks for points.
+pub(crate) const XXS_SEARCH: Search =
+    Search { even_signs: true, zero: ZERO, fits_first: true, trials: 6, by: 0.1, again: Again::All };
+/// How IQ2_XS does.
+pub(crate) const XS_SEARCH: Search =
+    Search { even_signs: true, zero: ZERO, fits_first: false, trials: 9, by: 0.1, again: Again::OffGrid };
+/// How IQ2_S does.
+pub(crate) const S_SEARCH: Search =
+    Search { even_signs: false, zero: 1e-8, fits_first: false, trials: 9, by: 0.1, again: Again::OffGrid };
+
 /// IQ2_XXS; needs importance.
 pub(crate) fn encode_iq2_xxs(values: &[f32; 256], weights: Weights<'_, 256>, block: &mut [u8; 66]) {
-    let search =
-        Search { even_signs: true, zero: ZERO, fits_first: true, trials: 6, by: 0.1, again: Again::All };
     let power = sum_of_squares(values) / 256.0;
-    let fits: [Group<4, 4>; 8] = array::from_fn(|g| {
+    let fits = array::from_fn(|g| {
         let x = &values.as_chunks::<32>().0[g];
-        search.group(&XXS_LATTICE, x, &weigh(x, weights.group(g), power))
+        XXS_SEARCH.group(&XXS_LATTICE, x, &weigh(x, weights.group(g), power))
     });
+    finish_iq2_xxs(&fits, block);
+}
+
+pub(crate) fn finish_iq2_xxs(fits: &[Group<4, 4>; 8], block: &mut [u8; 66]) {
     *block = [0; 66];
     let Some((unrounded, scales)) = odd_multiples(&fits.map(|fit| fit.scale), 31) else { return };
     fields_mut!(block => d: 2, groups: 64);
@@ -108,13 +120,15 @@ pub(crate) fn join_signs_and_scale(signs: [u8; 4], scale: u8) -> [u8; 4] {
 
 /// IQ2_XS; needs importance.
 pub(crate) fn encode_iq2_xs(values: &[f32; 256], weights: Weights<'_, 256>, block: &mut [u8; 74]) {
-    let search =
-        Search { even_signs: true, zero: ZERO, fits_first: false, trials: 9, by: 0.1, again: Again::OffGrid };
     let power = sum_of_squares(values) / 256.0;
-    let fits: [Group<2, 2>; 16] = array::from_fn(|g| {
+    let fits = array::from_fn(|g| {
         let x = &values.as_chunks::<16>().0[g];
-        search.group(&XS_LATTICE, x, &weigh(x, weights.group(g), power))
+        XS_SEARCH.group(&XS_LATTICE, x, &weigh(x, weights.group(g), power))
     });
+    finish_iq2_xs(&fits, block);
+}
+
+pub(crate) fn finish_iq2_xs(fits: &[Group<2, 2>; 16], block: &mut [u8; 74]) {
     *block = [0; 74];
     let Some((unrounded, codes)) = odd_multiples(&fits.map(|fit| fit.scale), 31) else { return };
     fields_mut!(block => d: 2, points: 64, scales: 8);
@@ -126,25 +140,27 @@ pub(crate) fn encode_iq2_xs(values: &[f32; 256], weights: Weights<'_, 256>, bloc
     *scales = pack_scales(&codes);
 }
 
-/// IQ2_S. An unweighed value weighs its own square, and a bit for what surrounds it.
+/// What a value weighs in IQ2_S if nothing else does: its square, and a bit for what surrounds it.
+#[inline(always)]
+pub(crate) fn iq2_s_weight(x: f32, power: f32) -> f32 {
+    0.25 * power + x * x
+}
+
+/// IQ2_S.
 pub(crate) fn encode_iq2_s(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 82]) {
-    let search = Search {
-        even_signs: false,
-        zero: 1e-8,
-        fits_first: false,
-        trials: 9,
-        by: 0.1,
-        again: Again::OffGrid,
-    };
     let power = 2.0 * sum_of_squares(values) / 256.0;
-    let fits: [Group<2, 2>; 16] = array::from_fn(|g| {
+    let fits = array::from_fn(|g| {
         let x = &values.as_chunks::<16>().0[g];
         let weights = match weights {
-            None => x.map(|x| 0.25 * power + x * x),
+            None => x.map(|x| iq2_s_weight(x, power)),
             Some(weights) => weigh(x, weights.group(g), power),
         };
-        search.group(&S_LATTICE, x, &weights)
+        S_SEARCH.group(&S_LATTICE, x, &weights)
     });
+    finish_iq2_s(&fits, block);
+}
+
+pub(crate) fn finish_iq2_s(fits: &[Group<2, 2>; 16], block: &mut [u8; 82]) {
     *block = [0; 82];
     fields_mut!(block => d: 2, low: 32, signs: 32, high: 8, scales: 8);
     for i in 0..32 {

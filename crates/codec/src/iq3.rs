@@ -47,10 +47,16 @@ pub(crate) fn decode_iq3_s(block: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-static XXS_LATTICE: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grid::IQ3_XXS, 8, 2));
-static S_LATTICE: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grid::IQ3_S, 8, 3));
+pub(crate) static XXS_LATTICE: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grid::IQ3_XXS, 8, 2));
+pub(crate) static S_LATTICE: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grid::IQ3_S, 8, 3));
 
-/// The groups of both encodings. An unweighed value weighs its own square.
+/// What a value weighs if nothing else does: its square.
+#[inline(always)]
+pub(crate) fn weight(x: f32, _power: f32) -> f32 {
+    x * x
+}
+
+/// The groups of both encodings.
 fn fit(
     values: &[f32; 256],
     weights: Option<Weights<'_, 256>>,
@@ -61,30 +67,38 @@ fn fit(
     array::from_fn(|g| {
         let x = &values.as_chunks::<32>().0[g];
         let weights = match weights {
-            None => x.map(|x| x * x),
+            None => x.map(|x| weight(x, power)),
             Some(weights) => weigh(x, weights.group(g), power),
         };
         search.group(lattice, x, &weights)
     })
 }
 
+/// How IQ3_XXS looks for points.
+pub(crate) const XXS_SEARCH: Search =
+    Search { even_signs: true, zero: 1e-8, fits_first: false, trials: 15, by: 0.2, again: Again::OffGrid };
+/// How IQ3_S does. Nothing but zeros counts as zeros.
+pub(crate) const S_SEARCH: Search = Search {
+    even_signs: false,
+    zero: f32::from_bits(1),
+    fits_first: false,
+    trials: 9,
+    by: 0.2,
+    again: Again::AllIfAnyOffGrid,
+};
+
 /// IQ3_XXS.
 pub(crate) fn encode_iq3_xxs(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 98]) {
-    let search = Search {
-        even_signs: true,
-        zero: 1e-8,
-        fits_first: false,
-        trials: 15,
-        by: 0.2,
-        again: Again::OffGrid,
-    };
-    let fits = fit(values, weights, &XXS_LATTICE, &search);
+    finish_iq3_xxs(&fit(values, weights, &XXS_LATTICE, &XXS_SEARCH), block);
+}
+
+pub(crate) fn finish_iq3_xxs(fits: &[Group<8, 4>; 8], block: &mut [u8; 98]) {
     *block = [0; 98];
     let Some((unrounded, scales)) = odd_multiples(&fits.map(|fit| fit.scale), 31) else { return };
     fields_mut!(block => d: 2, points: 64, signs_and_scales: 32);
     // The factor was found by trial: it lowers the error.
     store_scale(d, unrounded * 1.0125);
-    for (points, fit) in points.as_chunks_mut().0.iter_mut().zip(&fits) {
+    for (points, fit) in points.as_chunks_mut().0.iter_mut().zip(fits) {
         *points = fit.points.map(|point| point as u8);
     }
     for (joined, (fit, s)) in signs_and_scales.as_chunks_mut().0.iter_mut().zip(fits.iter().zip(scales)) {
@@ -93,21 +107,13 @@ pub(crate) fn encode_iq3_xxs(values: &[f32; 256], weights: Option<Weights<'_, 25
 }
 
 /// IQ3_S.
-///
+pub(crate) fn encode_iq3_s(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 110]) {
+    finish_iq3_s(values, &fit(values, weights, &S_LATTICE, &S_SEARCH), block);
+}
+
 /// As in ggml 0.25.3 a group of zeros takes no room among the points' low bits and the signs (but among their upper bits
 /// and the scales): the groups after it lie too early, and the block decodes to something else than was encoded.
-pub(crate) fn encode_iq3_s(values: &[f32; 256], weights: Option<Weights<'_, 256>>, block: &mut [u8; 110]) {
-    // Nothing but zeros counts as zeros.
-    let zero = f32::from_bits(1);
-    let search = Search {
-        even_signs: false,
-        zero,
-        fits_first: false,
-        trials: 9,
-        by: 0.2,
-        again: Again::AllIfAnyOffGrid,
-    };
-    let fits = fit(values, weights, &S_LATTICE, &search);
+pub(crate) fn finish_iq3_s(values: &[f32; 256], fits: &[Group<8, 4>; 8], block: &mut [u8; 110]) {
     *block = [0; 110];
     fields_mut!(block => d: 2, low: 64, high: 8, signs: 32, scales: 4);
     let mut room = low.as_chunks_mut().0.iter_mut().zip(signs.as_chunks_mut().0);

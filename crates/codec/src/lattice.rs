@@ -38,12 +38,23 @@ impl<const DIM: usize> Lattice<DIM> {
         lattice
     }
 
+    /// Where each combination of codes lies, by its number: the codes are its digits, the first one the lowest.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Codes of a coordinate are below this.
+    pub fn levels(&self) -> u8 {
+        self.levels
+    }
+
     fn digit(&self, number: usize, i: usize) -> u8 {
         let levels = usize::from(self.levels);
         (number / levels.pow(i as u32) % levels) as u8
     }
 
-    fn number(&self, codes: &[u8; DIM]) -> usize {
+    /// Their number.
+    pub fn number(&self, codes: &[u8; DIM]) -> usize {
         codes.iter().rev().fold(0, |number, &code| number * usize::from(self.levels) + usize::from(code))
     }
 
@@ -200,17 +211,25 @@ impl Search {
                 scale = xq / qq;
             }
         }
-        if scale < 0.0 {
-            scale = -scale;
+        group.scale = scale;
+        self.upright(group)
+    }
+
+    /// Turns a scale below zero, and the signs with it.
+    pub fn upright<const POINTS: usize, const SIGNS: usize>(
+        &self,
+        mut group: Group<POINTS, SIGNS>,
+    ) -> Group<POINTS, SIGNS> {
+        if group.scale < 0.0 {
+            group.scale = -group.scale;
             group.signs = group.signs.map(|signs| if self.even_signs { !signs & 127 } else { !signs });
         }
-        group.scale = scale;
         group
     }
 
     /// Leaves magnitudes, but for one value that stays below zero if the signs must be even and are not: the one whose
     /// wrong sign costs least. Returns the signs to store.
-    fn take_signs(&self, x: &mut [f32; 8], weights: &[f32; 8]) -> u8 {
+    pub fn take_signs(&self, x: &mut [f32; 8], weights: &[f32; 8]) -> u8 {
         let values = *x;
         let mut signs = 0;
         for (i, x) in x.iter_mut().enumerate() {

@@ -47,9 +47,14 @@ fn decode(encoding: Encoding, bytes: &[u8]) -> Vec<f32> {
     out
 }
 
+/// By the scalar encoder, and by the fast one: the same, down to what they refuse.
 fn encode(encoding: Encoding, values: &[f32], importance: Option<&[f32]>) -> Result<Vec<u8>, EncodeError> {
     let mut out = vec![0; values.len() / encoding.block_len() * encoding.block_bytes()];
-    encoding.encode(values, importance, &mut out).map(|()| out)
+    let scalar = encoding.encode(values, importance, &mut out).map(|()| out.clone());
+    let mut decoded = vec![0.0; values.len()];
+    let fast = encoding.encode_fast(values, importance, &mut out, &mut decoded).map(|()| out);
+    assert_eq!(fast, scalar, "{encoding}");
+    scalar
 }
 
 #[test]

@@ -65,18 +65,26 @@ fn fit<S: Simd, const GROUPS: usize, const LEN: usize, const ABSOLUTE: bool>(
         (scales[g], minima[g], sums[g]) = (scale.lanes(), minimum.lanes(), weights.sum().lanes());
     }
     let sums = Column { simd, rows: &sums };
-    let second_level = |factors: &[S::f32s; GROUPS]| {
-        let mut codes = [zero.lanes(); GROUPS];
-        let d = nonnegative::<S, GROUPS>(Column { simd, rows: factors }, sums, max.into(), &mut codes);
-        (by_lane(&[d.lanes()], simd), by_lane(&codes, simd))
-    };
-    let ((d, scales), (dmin, mins)) = (second_level(&scales), second_level(&minima));
+    let ((d, scales), (dmin, mins)) = (second_level(&scales, sums, max), second_level(&minima, sums, max));
     std::array::from_fn(|lane| Fitted {
         d: d[lane][0],
         dmin: dmin[lane][0],
         scales: scales[lane].map(|code| code as u8),
         mins: mins[lane].map(|code| code as u8),
     })
+}
+
+/// Of each lane the factor of its groups' factors, and their codes.
+#[inline(always)]
+fn second_level<S: Simd, const GROUPS: usize>(
+    factors: &[S::f32s; GROUPS],
+    weights: Column<'_, S>,
+    max: u8,
+) -> ([[f32; 1]; MOST], [[f32; GROUPS]; MOST]) {
+    let simd = weights.simd;
+    let mut codes = [weights.zero().lanes(); GROUPS];
+    let d = nonnegative::<S, GROUPS>(Column { simd, rows: factors }, weights, max.into(), &mut codes);
+    (by_lane(&[d.lanes()], simd), by_lane(&codes, simd))
 }
 
 /// Whether no group of values, those of nothing but zeros apart, has a step of zero: its codes would be those that the
@@ -90,16 +98,34 @@ fn is_common<const LEN: usize>(groups: &[[f32; LEN]], mut step: impl FnMut(usize
     common
 }
 
+/// What values of Q4_K and Q5_K weigh by themselves.
+#[inline(always)]
+fn weigh_by_mean<S: Simd>(x: Column<'_, S>, weights: &mut [S::f32s; 32]) {
+    let mean = (x.sum_of_squares() / x.zero().same(32.0)).sqrt();
+    for (i, weight) in weights.iter_mut().enumerate() {
+        *weight = (mean + x.at(i).abs()).lanes();
+    }
+}
+
+/// What values of Q2_K weigh by themselves.
+#[inline(always)]
+fn weigh_by_size<S: Simd>(x: Column<'_, S>, weights: &mut [S::f32s; 16]) {
+    for (i, weight) in weights.iter_mut().enumerate() {
+        *weight = x.at(i).abs().lanes();
+    }
+}
+
 /// Weighed Q4_K and Q5_K differ in what becomes of scales below zero.
 #[inline(always)]
 fn fit_eights<S: Simd>(batch: &Batch<'_, S, 256>, unweighed: &AffineSearch) -> [SuperBlock<8, 32>; MOST] {
-    let weigh = |x: Column<'_, S>, weights: &mut [S::f32s; 32]| {
-        let mean = (x.sum_of_squares() / x.zero().same(32.0)).sqrt();
-        for (i, weight) in weights.iter_mut().enumerate() {
-            *weight = (mean + x.at(i).abs()).lanes();
-        }
-    };
-    let fitted = fit::<S, 8, 32, false>(batch, unweighed, weigh, 2.0, 63);
+    let fitted = fit::<S, 8, 32, false>(
+        batch,
+        unweighed,
+        #[inline(always)]
+        |x, weights| weigh_by_mean(x, weights),
+        2.0,
+        63,
+    );
     let wraps = unweighed.max_code == 15 && batch.importance.is_some();
     fitted.map(|Fitted { d, dmin, scales, mins }| {
         let super_block = SuperBlock { d, dmin, scales, mins, codes: [[0; 32]; 8] };
@@ -145,12 +171,14 @@ impl Encoder<256, 176> for Q5K {
 impl Encoder<256, 84> for Q2K {
     #[inline(always)]
     fn encode<S: Simd>(self, batch: &Batch<'_, S, 256>, out: &mut [[u8; 84]]) {
-        let weigh = |x: Column<'_, S>, weights: &mut [S::f32s; 16]| {
-            for (i, weight) in weights.iter_mut().enumerate() {
-                *weight = x.at(i).abs().lanes();
-            }
-        };
-        let fitted = fit::<S, 16, 16, true>(batch, &q2_k::UNWEIGHED, weigh, 1.0, 15);
+        let fitted = fit::<S, 16, 16, true>(
+            batch,
+            &q2_k::UNWEIGHED,
+            #[inline(always)]
+            |x, weights| weigh_by_size(x, weights),
+            1.0,
+            15,
+        );
         for (lane, ((block, values), fitted)) in out.iter_mut().zip(batch.blocks).zip(fitted).enumerate() {
             let Fitted { d, dmin, scales, mins } = fitted;
             q2_k::round_again(values, SuperBlock { d, dmin, scales, mins, codes: [[0; 16]; 16] }, block);

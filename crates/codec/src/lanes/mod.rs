@@ -6,8 +6,11 @@
 //! encoder, which also takes over the rare blocks that leave the common path.
 
 mod affine_k;
+mod grid;
+mod iq1;
 mod kernels;
 mod levels;
+mod neighbours;
 mod search;
 mod small;
 mod symmetric_k;
@@ -72,6 +75,13 @@ pub(crate) fn encode(
         (Encoding::Q4K, _) => run(kernels, affine_k::Q4K, (values, importance, out)),
         (Encoding::Q5K, _) => run(kernels, affine_k::Q5K, (values, importance, out)),
         (Encoding::Q6K, _) => run(kernels, symmetric_k::Q6K, (values, importance, out)),
+        (Encoding::Iq1S, Some(_)) => with_finder!(kernels, iq1::Iq1S, (values, importance, out)),
+        (Encoding::Iq1M, _) => with_finder!(kernels, iq1::Iq1M, (values, importance, out)),
+        (Encoding::Iq2Xxs, Some(_)) => with_finder!(kernels, grid::Iq2Xxs, (values, importance, out)),
+        (Encoding::Iq2Xs, Some(_)) => with_finder!(kernels, grid::Iq2Xs, (values, importance, out)),
+        (Encoding::Iq2S, _) => with_finder!(kernels, grid::Iq2S, (values, importance, out)),
+        (Encoding::Iq3Xxs, _) => with_finder!(kernels, grid::Iq3Xxs, (values, importance, out)),
+        (Encoding::Iq3S, _) => with_finder!(kernels, grid::Iq3S, (values, importance, out)),
         (Encoding::Iq4Nl, _) => run(kernels, levels::Iq4Nl, (values, importance, out)),
         (Encoding::Iq4Xs, _) => run(kernels, levels::Iq4Xs, (values, importance, out)),
         (Encoding::Mxfp4, _) => run_alone(
@@ -90,6 +100,20 @@ pub(crate) fn encode(
     }
     true
 }
+
+/// Runs an encoder that looks up tables in registers, which is another instruction for each kind of them.
+macro_rules! with_finder {
+    ($kernels:ident, $encoder:path, $input:expr) => {
+        match $kernels {
+            Kernels::Scalar => run($kernels, $encoder(pulp::Scalar), $input),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2(finder) => run($kernels, $encoder(finder), $input),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512(finder) => run($kernels, $encoder(finder), $input),
+        }
+    };
+}
+use with_finder;
 
 /// As many blocks as there are lanes, or the last few.
 struct Batch<'a, S: Simd, const LEN: usize> {

@@ -44,7 +44,7 @@ fn fit_affine<S: Simd>(
     let weights: [_; 32] = weigh(batch.x, importance, batch.row_mean_square);
     let Affine { scale, minimum, inverse, base } =
         affine::<S, 32, false>(batch.x, Column { simd, rows: &weights }, search);
-    by_lane(&[scale, minimum, inverse, base].map(|lanes| lanes.lanes()), simd)
+    by_lane(&[scale.lanes(), minimum.lanes(), inverse.lanes(), base.lanes()], simd)
 }
 
 /// Codes as the search of a scale has rounded them; zeros where it found nothing but.

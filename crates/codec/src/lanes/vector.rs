@@ -125,6 +125,14 @@ impl<S: Simd> Lanes<S> {
         simd.and_u32s(bits, simd.splat_u32s(0x007f_ffff))
     }
 
+    /// The integer that the bits of `mask` hold from bit `shift` of each lane on.
+    #[inline(always)]
+    pub fn digit(self, packed: S::u32s, shift: usize, mask: u32) -> Self {
+        let simd = self.simd;
+        let bits = simd.wrapping_dyn_shr_u32s(packed, simd.splat_u32s(shift as u32));
+        self.integer(simd.and_u32s(bits, simd.splat_u32s(mask))) - self.same(f32::from_bits(EXPONENT))
+    }
+
     /// 2²³ plus an integer below that.
     #[inline(always)]
     fn integer(self, bits: S::u32s) -> Self {
@@ -139,6 +147,17 @@ impl<S: Simd> Mask<S> {
     #[inline(always)]
     pub fn select(self, yes: Lanes<S>, no: Lanes<S>) -> Lanes<S> {
         Lanes { simd: self.simd, lanes: self.simd.select_f32s(self.lanes, yes.lanes, no.lanes) }
+    }
+
+    /// The same for lanes of bits.
+    #[inline(always)]
+    pub fn select_bits(self, yes: S::u32s, no: S::u32s) -> S::u32s {
+        self.simd.select_u32s(self.lanes, yes, no)
+    }
+
+    #[inline(always)]
+    pub fn or(self, other: Self) -> Self {
+        Mask { lanes: self.simd.or_m32s(self.lanes, other.lanes), ..self }
     }
 
     #[inline(always)]

@@ -47,8 +47,9 @@ const TELLING_BYTES: usize = 4096;
 pub struct Losses {
     /// A hash of what was measured.
     pub of: String,
-    /// By tensor and name of the encoding.
-    pub tensors: BTreeMap<String, BTreeMap<String, f64>>,
+    /// By tensor, as the source calls it, and name of the encoding. In f32, which comes back from JSON as it went: another
+    /// run chooses from the same numbers.
+    pub tensors: BTreeMap<String, BTreeMap<String, f32>>,
 }
 
 impl Losses {
@@ -104,7 +105,7 @@ impl Losses {
         input: &Input<'_>,
         importance: Option<&Importance>,
     ) -> Result<(), Error> {
-        if self.tensors.contains_key(&tensor.name) {
+        if self.tensors.contains_key(&tensor.original) {
             return Ok(());
         }
         let weights = importance.and_then(|importance| importance.get(&tensor.original));
@@ -113,9 +114,10 @@ impl Losses {
             let planned = Planned::new(tensor, to, String::new(), None, weights.is_some())?;
             let rows = input.rows(&tensor.original)?;
             let tensor = Tensor { planned: &planned, rows, importance: weights };
-            losses.insert(to.name().to_owned(), sample(&tensor)?.relative() * planned.elements() as f64);
+            let loss = sample(&tensor)?.relative() * planned.elements() as f64;
+            losses.insert(to.name().to_owned(), loss as f32);
         }
-        self.tensors.insert(tensor.name.clone(), losses);
+        self.tensors.insert(tensor.original.clone(), losses);
         Ok(())
     }
 }
@@ -184,11 +186,11 @@ fn ways(tensor: &Described, losses: &Losses, wishes: &Wishes) -> Result<Vec<Way>
     if let Some((_, to)) = wishes.tensor_types.iter().find(|(pattern, _)| pattern.is_match(&tensor.name)) {
         return Ok(vec![way(*to, 0.0)?]);
     }
-    let measured = losses.tensors.get(&tensor.name).into_iter().flatten();
+    let measured = losses.tensors.get(&tensor.original).into_iter().flatten();
     let mut ways = vec![stays];
     for (name, loss) in measured {
         if let Some(to) = Encoding::from_name(name) {
-            ways.push(way(to, *loss)?);
+            ways.push(way(to, (*loss).into())?);
         }
     }
     Ok(ways)

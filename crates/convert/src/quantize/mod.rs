@@ -126,21 +126,23 @@ impl<'a> Model<'a> {
         importance.check(&self.described())
     }
 
-    /// Chooses encodings that lose least together and take at most `budget` bytes, by what they lose on these weights. What is
-    /// measured is kept in `state`, where another run goes on.
+    /// Chooses encodings that lose least together and take at most `budget` bytes, by what they lose on these weights, for what
+    /// the request leaves of the model. What is measured is kept in `state`, where another run goes on.
     ///
     /// # Errors
     /// Weights that are no numbers, a budget that is too small, a state that cannot be read or kept.
     pub fn fit(
         &self,
         budget: Budget,
-        wishes: &Wishes,
+        request: &Request,
         importance: Option<&Importance>,
         state: &Path,
         progress: Progress<'_>,
     ) -> Result<Fitted, Error> {
         let importance = importance.filter(|importance| !importance.is_empty());
-        let tensors = self.described();
+        let wishes = &request.wishes;
+        let mut tensors = self.described();
+        leave_out(&mut tensors, &layers_to_prune(request, Facts::of(&self.keys()))?);
         let mut losses = budget::Losses::new(self.source.tensors(), importance);
         losses.resume(state)?;
         let input = self.input();
@@ -314,8 +316,10 @@ impl<'a> Job<'a> {
         if !request.keep_split {
             tensors.sort_by(|a, b| by_layer(&a.name, &b.name));
         }
-        if !request.prune.is_empty() {
-            prune(&mut tensors, &mut keys, facts, request)?;
+        let pruned = layers_to_prune(request, facts)?;
+        if !pruned.is_empty() {
+            leave_out(&mut tensors, &pruned);
+            keys.prune(&pruned, facts.layers - pruned.len() as u64);
         }
         let division = request.keep_split.then(|| Division::like(model.source.tensors()));
         let mut plan = choose(&tensors, facts, request.scheme, &request.wishes, importance)?;
@@ -463,31 +467,31 @@ fn cut(text: &str) -> &str {
     }
 }
 
-/// Leaves layers out and closes the gaps.
-fn prune(
-    tensors: &mut Vec<Described>,
-    keys: &mut Keys<'_>,
-    facts: Facts,
-    request: &Request,
-) -> Result<(), Error> {
+/// The layers to be left out, each once, in order.
+fn layers_to_prune(request: &Request, facts: Facts) -> Result<Vec<u64>, Error> {
     let wrong = |what: String| Err(Error::Request { what });
-    if request.keep_split {
+    let mut pruned = request.prune.clone();
+    pruned.sort_unstable();
+    pruned.dedup();
+    if request.keep_split && !pruned.is_empty() {
         return wrong(
             "layers cannot be pruned and parts kept: give one of --prune-layers and --keep-split".into(),
         );
     }
-    let mut pruned = request.prune.clone();
-    pruned.sort_unstable();
-    pruned.dedup();
     if let Some(layer) = pruned.iter().find(|layer| **layer >= facts.layers) {
         return wrong(format!(
             "there is no layer {layer} to prune: the model has {}, from 0 on",
             facts.layers
         ));
     }
-    if pruned.len() as u64 == facts.layers {
+    if !pruned.is_empty() && pruned.len() as u64 == facts.layers {
         return wrong("all layers are to be pruned: nothing would be left".into());
     }
+    Ok(pruned)
+}
+
+/// Leaves layers out and closes the gaps.
+fn leave_out(tensors: &mut Vec<Described>, pruned: &[u64]) {
     tensors.retain(|tensor| layer(&tensor.name).is_none_or(|layer| !pruned.contains(&layer)));
     for tensor in tensors.iter_mut() {
         if let Some(old) = layer(&tensor.name) {
@@ -495,6 +499,4 @@ fn prune(
             tensor.name = tensor.name.replacen(&format!("blk.{old}"), &format!("blk.{new}"), 1);
         }
     }
-    keys.prune(&pruned, facts.layers - pruned.len() as u64);
-    Ok(())
 }

@@ -232,20 +232,29 @@ pub static RECIPES: &[Recipe] = &[
     numbers("F16", 1, F16, "16-bit floats"),
     numbers("BF16", 32, BF16, "the upper halves of 32-bit floats"),
     numbers("F32", 0, F32, "32-bit floats"),
-    // What is published for the 9B model; its attention and recurrent inputs stay with the base.
+    // What is published for the 9B model, encoding by encoding, and with ends that bring it to the published size
+    // (docs/quantize.md has the arithmetic). What it does not name stays with the base.
     Recipe {
         output: Q8_0,
         embedding: Q8_0,
-        rules: &[&[
-            rule(&[SsmOut], &[], Q6K), rule(&[SsmBeta], &[], Q5K),
-            rule(V_ALONE, &[], Q5K), rule(OUT, &[], Q5K),
-            rule(FFN, &[], Iq4Xs),
-        ]],
-        ..plain("QWEN35_9B", 30, Iq4Xs, "IQ4_XS with Q8_0 ends, Q6_K/Q5_K where the state is read and written; made for 9B")
+        rules: &[QWEN35],
+        ..plain("QWEN35_9B", 30, Iq4Xs, "IQ4_XS, Q6_K/Q5_K where the state is read and written, Q8_0 ends: 5.35 bits of 9B")
+    },
+    Recipe {
+        output: Q5K,
+        embedding: Q5K,
+        rules: &[QWEN35],
+        ..plain("QWEN35_9B_S", 30, Iq4Xs, "the same with Q5_K ends: 4.67 bits of 9B")
     },
 ];
 
-const V_ALONE: &[Kind] = &[AttnV];
+const QWEN35: &[Rule] = &[
+    rule(&[SsmOut], &[], Q6K),
+    rule(&[SsmBeta], &[], Q5K),
+    rule(&[AttnV], &[], Q5K),
+    rule(OUT, &[], Q5K),
+    rule(FFN, &[], Iq4Xs),
+];
 
 /// The recipe of this name, in any case, or of this `general.file_type`. The error is the nearest name there is.
 pub fn find(name: &str) -> Result<&'static Recipe, &'static str> {
@@ -264,4 +273,64 @@ pub fn find(name: &str) -> Result<&'static Recipe, &'static str> {
 
 fn names_of<'r>(recipe: &'r Recipe) -> impl Iterator<Item = &'static str> + 'r {
     std::iter::once(recipe.name).chain(recipe.aliases.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use format::Shape;
+    use model::Dialect;
+
+    use super::*;
+    use crate::Mock;
+    use crate::quantize::choose::{Described, Facts, Scheme, Wishes, choose};
+    use crate::quantize::plan::Plan;
+    use crate::target::{Experts, targets};
+
+    /// Of a preset, which need not be written for that.
+    fn plan(preset: &str, recipe: &str) -> Plan {
+        let mock = Mock::preset(preset).unwrap();
+        let config = mock.config();
+        let describe = |target: crate::target::Target| Described {
+            encoding: crate::gguf::encoding(&target, BF16),
+            original: target.name.clone(),
+            shape: Shape::new(target.shape.dims().iter().copied().skip_while(|&dim| dim == 1).collect()),
+            name: target.name,
+        };
+        let tensors = targets(config, Dialect::Gguf, Experts::Packed).into_iter().map(describe);
+        let facts = Facts {
+            gqa: (config.num_attention_heads / config.num_key_value_heads) as u64,
+            experts: 0,
+            layers: config.num_hidden_layers as u64,
+        };
+        let scheme = Scheme::Recipe(find(recipe).unwrap());
+        choose(&tensors.collect::<Vec<_>>(), facts, scheme, &Wishes::default(), None).unwrap()
+    }
+
+    /// The figures of docs/quantize.md.
+    #[test]
+    fn the_9b_recipes_come_to_what_is_written_down() {
+        let spelled = plan("9b", "QWEN35_9B");
+        assert_eq!(spelled.elements(), 8_953_803_264);
+        assert_eq!(format!("{:.3}", spelled.bits_per_weight()), "5.347");
+        let to = |name: &str| spelled.tensors.iter().find(|t| t.name == name).unwrap().to;
+        for (name, encoding) in [
+            ("token_embd.weight", Q8_0),
+            ("output.weight", Q8_0),
+            ("blk.0.ssm_out.weight", Q6K),
+            ("blk.0.ssm_beta.weight", Q5K),
+            ("blk.3.attn_v.weight", Q5K),
+            ("blk.3.attn_output.weight", Q5K),
+            ("blk.31.ffn_down.weight", Iq4Xs),
+            ("blk.0.attn_qkv.weight", Iq4Xs),
+        ] {
+            assert_eq!(to(name), encoding, "{name}");
+        }
+        let blocks = Plan {
+            tensors: spelled.tensors.iter().filter(|t| t.name.starts_with("blk.")).cloned().collect(),
+            recipe: spelled.recipe,
+            file_type: spelled.file_type,
+        };
+        assert_eq!(format!("{:.3}", blocks.bits_per_weight()), "4.420");
+        assert_eq!(format!("{:.3}", plan("9b", "QWEN35_9B_S").bits_per_weight()), "4.665");
+    }
 }

@@ -95,7 +95,7 @@ fn mock(preset: &str, path: &Path) {
 }
 
 /// Every recipe, dense and with experts, with rows that fit blocks and rows that do not, weighed and not. Encoding all of
-/// them takes minutes: the grids' encoders are tried on one model.
+/// them takes minutes: the grids' encoders are tried on one model, and one or two of them on the others.
 #[test]
 fn files_are_those_of_llama_quantize() {
     let room = tempfile::tempdir().unwrap();
@@ -105,7 +105,9 @@ fn files_are_those_of_llama_quantize() {
     for line in lines.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let [name, recipe, weighed, expected] = words[..] else { panic!("{line}") };
-        if name != "dense-vision-bf16" && recipe.starts_with("IQ") && !["IQ4_XS", "IQ3_XXS"].contains(&recipe)
+        if name != "dense-vision-bf16"
+            && recipe.starts_with("IQ")
+            && !["IQ4_XS", "IQ3_XXS", "IQ2_M"].contains(&recipe)
         {
             continue;
         }
@@ -142,6 +144,62 @@ fn files_are_those_of_llama_quantize() {
         }
     }
     assert!(same > 100 && refused > 5, "{same} compared, {refused} refused");
+}
+
+/// Runs of the same, as `make_types.py` writes them.
+fn runs(types: &[Encoding]) -> String {
+    let runs: Vec<String> = types
+        .chunk_by(|a, b| a == b)
+        .map(|run| format!("{}*{}", run[0].name().to_uppercase(), run.len()))
+        .collect();
+    runs.join(" ")
+}
+
+/// Many shapes, by all recipes: few and many layers, two to eight query heads to a key head, up to 64 experts. Only what is
+/// chosen is compared.
+#[test]
+fn types_are_those_of_llama_quantize() {
+    let room = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(fixture("quantize/types.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (mut same, mut refused) = (0, 0);
+    for (name, config) in expected["models"].as_object().unwrap() {
+        let path = room.path().join("model.gguf");
+        let mock = Mock::from_config(name, config).unwrap();
+        mock.write_gguf(&path, Existing::Replace, &mut |_, _| {}).unwrap();
+        let there = room.path().join(name);
+        importance(format::open(&path, &Limits::default()).unwrap().as_ref(), &there);
+        let importance = Importance::open(&there, ZeroCounts::Error).unwrap();
+        let source = Source::open(&path).unwrap();
+        let model = Model::new(&source).unwrap();
+        let types = expected["types"].as_object().unwrap();
+        for (of, expected) in types.iter().filter(|(of, _)| of.split(' ').next() == Some(name)) {
+            let words: Vec<&str> = of.split(' ').collect();
+            let [_, recipe, weighed] = words[..] else { panic!("{of}") };
+            let importance = (weighed == "weighed").then_some(&importance);
+            let job = match Job::new(&model, &request(recipe), importance) {
+                Ok(job) => job,
+                Err(error) => {
+                    assert_eq!(expected, "refused", "{of}: {error}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            let mut tensors: Vec<_> = job.plan().tensors.iter().filter(|t| t.shape.len() > 1).collect();
+            let key = |name: &str| -> (String, Option<u64>) {
+                let Some((layer, rest)) = name.strip_prefix("blk.").and_then(|name| name.split_once('.'))
+                else {
+                    return (name.to_owned(), None);
+                };
+                (rest.to_owned(), Some(layer.parse().unwrap()))
+            };
+            tensors.sort_by_key(|tensor| key(&tensor.name));
+            let found: Vec<Encoding> = tensors.iter().map(|tensor| tensor.to).collect();
+            assert_eq!(expected, &runs(&found), "{of}");
+            same += 1;
+        }
+    }
+    assert!(same > 600 && refused > 80, "{same} compared, {refused} refused");
 }
 
 /// The importance matrices that llama-imatrix writes, of both kinds, say the same where they overlap.
@@ -316,7 +374,7 @@ fn budgets_are_kept() {
     let mut before = u64::MAX;
     for bits in [9.0, 6.0, 4.66, 4.0] {
         let budget = Budget::BitsPerWeight(bits);
-        let fitted = model.fit(budget, &Wishes::default(), None, &state, &mut |_, _| {}).unwrap();
+        let fitted = model.fit(budget, &Request::of(Scheme::Copy), None, &state, &mut |_, _| {}).unwrap();
         let mut wanted = Request::of(Scheme::Copy);
         wanted.wishes.given = Some(fitted.given);
         let plan = Job::new(&model, &wanted, None).unwrap().plan().clone();
@@ -330,7 +388,7 @@ fn budgets_are_kept() {
     }
     let kept = std::fs::read_to_string(&state).unwrap();
     assert!(kept.contains("blk.0.ffn_down.weight") && kept.contains("Q6_K"));
-    let error = model.fit(Budget::Bytes(1000), &Wishes::default(), None, &state, &mut |_, _| {});
+    let error = model.fit(Budget::Bytes(1000), &Request::of(Scheme::Copy), None, &state, &mut |_, _| {});
     assert!(matches!(error, Err(Error::TooSmall { budget: 1000, .. })));
     assert_eq!(std::fs::read_to_string(&state).unwrap(), kept);
 }
