@@ -66,6 +66,24 @@ impl From<Engine> for eval::Engine {
     }
 }
 
+/// What inner products make of activations.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Activations {
+    /// They stay as they are.
+    F32,
+    /// Blocks of 8-bit numbers and integer products, as in ggml's scalar code: the second oracle.
+    Q8,
+}
+
+impl From<Activations> for reference::Activations {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::F32 => reference::Activations::F32,
+            Activations::Q8 => reference::Activations::Q8,
+        }
+    }
+}
+
 /// How a Hugging Face checkpoint holds experts.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum HeldExperts {

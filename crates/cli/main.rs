@@ -4,6 +4,7 @@
 mod arguments;
 mod commands;
 mod file;
+mod oracles;
 mod page;
 mod quantize_page;
 mod regression;

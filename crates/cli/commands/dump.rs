@@ -7,7 +7,7 @@ use eval::{Dump, Dumped, Hash, Run, Split};
 use reference::PointShape;
 use serde::Serialize;
 
-use crate::arguments::{Engine, ModelArgs, Precision, TextArgs};
+use crate::arguments::{Activations, Engine, ModelArgs, Precision, TextArgs};
 use crate::commands::Outcome;
 use crate::render::{Bar, Column, Style, Table};
 
@@ -19,6 +19,7 @@ Examples:
   etalon dump model.gguf --tokens 1,2,3 -o trace.npz --points '*.mlp' --points lm_head
   etalon dump model.gguf --tokens-file ids.json -o truth.safetensors --precision f64 --logits last
   etalon dump model.gguf --tokens 1,2,3 -o fast.npz --engine fast
+  etalon dump model.gguf --tokens 1,2,3 -o q8.npz --activations q8
   etalon dump --list-points Qwen3.5-0.8B")]
 pub struct Args {
     #[command(flatten)]
@@ -37,6 +38,9 @@ pub struct Args {
     /// To what activations are rounded, and how they are stored; f64 with the reference only.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
+    /// What inner products make of activations; q8 with the reference in f32 only.
+    #[arg(long, value_enum, default_value = "f32")]
+    activations: Activations,
     /// Tokens of each call, adding up to the text [default: calls of at most 128]; the result is the same to the bit.
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     split: Option<Vec<usize>>,
@@ -106,6 +110,7 @@ impl Args {
         let how = Run {
             engine,
             precision: self.precision.into(),
+            activations: self.activations.into(),
             threads: self.threads,
             split: self.split.map_or(Split::Bounded, Split::Sizes),
             logits: match self.logits {

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use eval::{Regression, Run, Split, Verify};
+use eval::{Identify, Regression, Run, Split, Verify};
 use trace::Trace;
 
 use crate::arguments::{JudgeArgs, ModelArgs, Precision, TextArgs};
 use crate::commands::Outcome;
 use crate::render::Bar;
-use crate::{file, regression, report};
+use crate::{file, oracles, regression, report};
 
 /// Judge a trace from elsewhere, or this program's own fast engine, by the reference: where does it first go wrong?
 ///
@@ -23,6 +23,7 @@ Examples:
   etalon verify Qwen3.5-0.8B --against trace.npz
   etalon verify Qwen3.5-0.8B --against trace.npz --local
   etalon verify model.gguf --against trace/ --precision f64
+  etalon verify model.gguf --against llama.npz --oracle both
   etalon verify model.gguf --against trace.npz --limit '*.mlp=1e-6' --limit lm_head=inf
   etalon verify model.gguf --against trace.npz --json | jq .divergence")]
 pub struct Args {
@@ -34,6 +35,10 @@ pub struct Args {
     /// Compute each block from the trace's own input to it: what one layer adds to the error stands out.
     #[arg(long, requires = "against")]
     local: bool,
+    /// By what to judge: the reference, ggml's scheme of 8-bit activations, or whichever matches. All but f32 compute each
+    /// block from the trace's own input, by both, and say which it is.
+    #[arg(long, value_enum, default_value = "f32", requires = "against")]
+    oracle: Oracle,
     #[command(flatten)]
     text: TextArgs,
     /// Run the tokens that the trace names: the default.
@@ -61,6 +66,26 @@ pub struct Args {
     force: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Oracle {
+    /// The reference.
+    F32,
+    /// ggml's scalar code.
+    Ggml,
+    /// Either.
+    Both,
+}
+
+impl Oracle {
+    fn wanted(self) -> Vec<eval::Oracle> {
+        match self {
+            Oracle::F32 => vec![eval::Oracle::F32],
+            Oracle::Ggml => vec![eval::Oracle::Ggml],
+            Oracle::Both => vec![eval::Oracle::F32, eval::Oracle::Ggml],
+        }
+    }
+}
+
 /// More than one call of 128, and what the figures in docs/performance.md are of.
 const LENGTH: usize = 160;
 
@@ -73,6 +98,12 @@ impl Args {
             None => Ok(()),
         };
         match &self.against {
+            Some(trace) if self.oracle != Oracle::F32 => {
+                let identified = self.identify(&Trace::open(trace)?)?;
+                write(&|| oracles::page(&identified))?;
+                let failed = !identified.passed;
+                Ok(Outcome::new(identified, failed, move |r, style| oracles::text(r, only, style)))
+            }
             Some(trace) => {
                 let report = self.trace(&Trace::open(trace)?)?;
                 write(&|| report::page(&report))?;
@@ -102,6 +133,29 @@ impl Args {
         let limits = self.judge.limits()?;
         let what = Verify { tokens, points: self.judge.points.clone(), limits, local: self.local };
         Ok(eval::verify(&checkpoint, trace, &what, &how)?)
+    }
+
+    fn identify(&self, trace: &Trace) -> anyhow::Result<eval::Identified> {
+        anyhow::ensure!(
+            !matches!(self.precision, Some(Precision::F64)),
+            "ggml computes in f32: --precision f64 needs --oracle f32"
+        );
+        let checkpoint = self.model.open()?;
+        let bar = Bar::new();
+        let how = Run {
+            threads: self.threads,
+            split: self.split(),
+            non_finite: self.model.non_finite(),
+            progress: &bar,
+            ..Run::default()
+        };
+        let what = Identify {
+            tokens: self.text.read(&checkpoint)?,
+            points: self.judge.points.clone(),
+            limits: self.judge.limits()?,
+            wanted: self.oracle.wanted(),
+        };
+        Ok(eval::identify(&checkpoint, trace, &what, &how)?)
     }
 
     fn engines(&self) -> anyhow::Result<eval::Regressed> {

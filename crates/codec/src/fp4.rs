@@ -6,7 +6,7 @@ use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::f16_to_f32;
 
 /// The values of E2M1, doubled to be integers. The scales below are halved instead.
-const DOUBLED: [f32; 16] =
+pub(crate) const DOUBLED: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
 /// Half of an E8M0 scale: 2^(e − 128). There is no NaN: 255 goes on the series, as in ggml.

@@ -9,7 +9,8 @@ use crate::float16::{scale, store_scale};
 use crate::search::ZERO;
 
 /// The levels, dense around zero.
-const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(crate) const LEVELS: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The levels as what they are multiplied as.
 pub(crate) const LEVELS_F32: [f32; 16] = {

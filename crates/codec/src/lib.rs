@@ -36,8 +36,10 @@ mod search;
 mod super_block;
 mod table;
 mod ternary;
+mod whole;
 
 pub use anatomy::{Anatomy, Group};
 pub use encoding::Encoding;
 pub use error::{DecodeError, EncodeError, UnknownId};
 pub use table::Row;
+pub use whole::Whole;

@@ -7,7 +7,7 @@ use crate::q4::{fit_affine, fit_symmetric};
 
 /// Joins the low four bits with the fifth ones, bit i of `high` for value i.
 #[inline(always)]
-fn codes(high: &[u8; 4], low: &[u8; 16]) -> [u8; 32] {
+pub(crate) fn codes(high: &[u8; 4], low: &[u8; 16]) -> [u8; 32] {
     let mut codes = nibbles(low);
     for (codes, high) in codes.as_chunks_mut::<8>().0.iter_mut().zip(high) {
         for (i, code) in codes.iter_mut().enumerate() {

@@ -8,15 +8,20 @@ use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
 
 /// Multiplied by a power of three, a byte that holds a fraction of 256 in base three moves its next digit up front.
-const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+pub(crate) const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+
+/// The digit, 0 to 2, that multiplying by `power` brings up front.
+#[inline(always)]
+pub(crate) fn digit(byte: u8, power: u8) -> u8 {
+    ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8
+}
 
 /// Digit `n` of each byte, for n = 0, 1, …, as long as there is room.
 #[inline(always)]
 fn digits<const BYTES: usize>(bytes: &[u8; BYTES], d: f32, out: &mut [f32]) {
     for (out, power) in out.as_chunks_mut::<BYTES>().0.iter_mut().zip(POWERS) {
         for (y, byte) in out.iter_mut().zip(bytes) {
-            let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
-            *y = (f32::from(digit) - 1.0) * d;
+            *y = (f32::from(digit(*byte, power)) - 1.0) * d;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use model::Checkpoint;
-use reference::{CONTRACT, Precision};
+use reference::{Activations, Precision};
 use trace::{Globs, ModelId, Producer, Recorder, Recording, Stored};
 
 use crate::{Engine, Error, Run, fingerprint, run};
@@ -73,7 +73,7 @@ pub fn dump(
         }),
         producer: producer(how),
         contract: Some(match how.engine {
-            Engine::Reference => CONTRACT.to_owned(),
+            Engine::Reference => how.activations.contract().to_owned(),
             Engine::Fast => fast::CONTRACT.to_owned(),
         }),
         replace: what.replace,
@@ -87,9 +87,10 @@ pub fn dump(
 
 /// What this program says about itself in a manifest and in a report.
 pub(crate) fn producer(how: &Run<'_>) -> Producer {
-    let (name, kernels) = match how.engine {
-        Engine::Reference => ("etalon", how.kernels.name()),
-        Engine::Fast => ("etalon fast", fast::Kernels::detect().name()),
+    let (name, kernels) = match (how.engine, how.activations) {
+        (Engine::Reference, Activations::F32) => ("etalon", how.kernels.name()),
+        (Engine::Reference, Activations::Q8) => ("etalon ggml-q8", how.kernels.name()),
+        (Engine::Fast, _) => ("etalon fast", fast::Kernels::detect().name()),
     };
     let more = [("kernels", kernels.into()), ("threads", how.threads().into())];
     Producer {

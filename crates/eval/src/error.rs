@@ -47,6 +47,9 @@ pub enum Error {
         /// Length of the text.
         tokens: usize,
     },
+    /// The fast engine as an oracle that it is not.
+    #[error("the fast engine keeps activations in f32: --activations q8 needs --engine reference")]
+    FastActivations,
     /// Threads could not be started.
     #[error("cannot start {threads} threads: {why}")]
     Threads {

@@ -3,18 +3,20 @@
 use std::ops::Range;
 
 use model::{Checkpoint, Config, NonFinitePolicy};
-use reference::{Kernels, Logits, Model, Precision, State};
+use reference::{Activations, Kernels, Logits, Model, Precision, State};
 use trace::{Tap, TapError, View};
 
 use crate::{Engine, Error, Progress, Silent, Split, engine};
 
-/// How a pass is run. Only the precision changes the result; the rest changes no bit of it.
+/// How a pass is run. Only the precision and the activations change the result; the rest changes no bit of it.
 #[derive(Clone)]
 pub struct Run<'a> {
     /// What computes.
     pub engine: Engine,
     /// To what activations are rounded.
     pub precision: Precision,
+    /// What inner products make of activations: which of the two oracles it is.
+    pub activations: Activations,
     /// Instruction set of the inner products.
     pub kernels: Kernels,
     /// Threads; as many as the processor has if not said.
@@ -34,6 +36,7 @@ impl Default for Run<'_> {
         Run {
             engine: Engine::Reference,
             precision: Precision::F32,
+            activations: Activations::F32,
             kernels: Kernels::detect(),
             threads: None,
             split: Split::Bounded,
@@ -66,12 +69,16 @@ pub fn run(
     check(tokens, config)?;
     let calls = how.split.calls(tokens.len())?;
     if how.engine == Engine::Fast {
+        if how.activations != Activations::F32 {
+            return Err(Error::FastActivations);
+        }
         return run_fast(checkpoint, tokens, how, calls, tap);
     }
     engine::pool(how.threads())?.install(|| {
         how.progress.begin("reading weights", 0);
         let weights = checkpoint.weights(how.non_finite)?;
-        let model = Model::new(config, weights, how.precision).with_kernels(how.kernels);
+        let model = Model::new(config, weights, how.precision);
+        let model = model.with_kernels(how.kernels).with_activations(how.activations)?;
         let mut state = State::new(config);
         let layers = config.num_hidden_layers as u64;
         how.progress.begin("running", layers * calls.len() as u64);

@@ -32,7 +32,8 @@ pub(crate) fn teach(
         (0..=layers).map(|l| stored(trace, &names(l), tokens.len() * width)).collect();
     how.progress.begin("reading weights", 0);
     let weights = checkpoint.weights(how.non_finite)?;
-    let model = Model::new(config, weights, how.precision).with_kernels(how.kernels);
+    let model = Model::new(config, weights, how.precision);
+    let model = model.with_kernels(how.kernels).with_activations(how.activations)?;
     let mut pass = Exact::new(model, config);
     how.progress.begin("running", (layers * calls.len()) as u64);
     for (n, call) in calls.into_iter().enumerate() {
@@ -54,7 +55,7 @@ pub(crate) fn teach(
 }
 
 /// What the trace calls a point, if it has all values of it.
-fn stored<'t>(trace: &'t Trace, name: &str, values: usize) -> Option<&'t str> {
+pub(crate) fn stored<'t>(trace: &'t Trace, name: &str, values: usize) -> Option<&'t str> {
     let own = trace.names().find(|own| point::canonical(own) == name)?;
     let held: usize = trace.info(own)?.shape.iter().product();
     (held == values).then_some(own)

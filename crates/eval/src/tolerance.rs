@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use codec::Encoding;
 use model::{Checkpoint, Place, Use};
-use trace::{Precision, Row, Trace};
+use trace::{GlobError, Limits, Precision, Report, Row, Trace};
 
 /// The limits of matrices of one kind of kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,16 +78,55 @@ const LOCAL_F32: f64 = 1e-10;
 /// Limits for a trace that is judged block by block: in single precision fifty times as sharp as for a whole pass. The
 /// rounding of coarser formats happens in every block, so that their limits stay.
 pub fn trace_rows(trace: &Trace) -> Vec<Row> {
+    if coarsest(trace) != Some(Precision::F32) {
+        return Vec::new();
+    }
+    let row = |pattern: &str| Row { pattern: pattern.into(), value: LOCAL_F32, label: "local f32".into() };
+    ["model.layers.*", "model.norm", "lm_head"].map(row).into()
+}
+
+/// The coarsest precision that a trace states or stores.
+fn coarsest(trace: &Trace) -> Option<Precision> {
     let stated = trace
         .manifest()
         .and_then(|m| m.producer.as_ref()?.precision.as_deref())
         .and_then(Precision::from_name);
     let stored = trace.names().filter_map(|name| trace.info(name)).map(|info| Precision::of(info.dtype));
-    if stored.chain(stated).max() != Some(Precision::F32) {
-        return Vec::new();
-    }
-    let row = |pattern: &str| Row { pattern: pattern.into(), value: LOCAL_F32, label: "local f32".into() };
-    ["model.layers.*", "model.norm", "lm_head"].map(row).into()
+    stored.chain(stated).max()
+}
+
+/// How much of what parts the two oracles at a point may part a trace from ggml's.
+///
+/// Kernels of that design add f32 partial sums in other orders and round norms otherwise: δ, about an f32's last bit
+/// (1e-7), is enough to send an activation of q steps to the next whole number with a chance of 2qδ, 3e-5 at most. That
+/// moves it by a step where rounding to 8 bits had moved all of them by 1/√12 of one: 4e-4 of what parts the oracles, on
+/// average. One that has gone astray moves everything behind it in its token by more than δ, up to the next residual, so that
+/// a few tokens may be as far off as the oracles are; with d activations a token they are one in 1/(6e-6·d), 1.5 % at
+/// d = 2560. Measured with every norm's gains a unit in the last place off: docs/contract.md. What computes something else
+/// is off by as much as the oracles are, or more.
+const GGML_SHARE: f64 = 0.1;
+
+/// Limits for a trace that is judged block by block by ggml's 8-bit scheme: where `parted`, the oracles on the same input,
+/// are further apart than a trace may be from the reference, a share of that.
+///
+/// # Errors
+/// A name that is no pattern.
+pub fn ggml_rows(trace: &Trace, parted: &Report) -> Result<Vec<Row>, GlobError> {
+    let precision = coarsest(trace).unwrap_or(Precision::F32).max(Precision::F32);
+    let exact = Limits::default().with_rows(trace_rows(trace))?;
+    let row = |(name, measure): (&str, f64)| {
+        let (least, share) = (exact.of(name, precision), GGML_SHARE * measure);
+        match share > least.value {
+            true => {
+                Row { pattern: name.into(), value: share, label: "a tenth of what parts the oracles".into() }
+            }
+            false => {
+                let label = least.label.unwrap_or_else(|| format!("built-in {precision}"));
+                Row { pattern: name.into(), value: least.value, label }
+            }
+        }
+    };
+    Ok(parted.points.iter().map(|point| row((&point.name, point.measure))).collect())
 }
 
 /// The encodings of the matrices of a layer, or outside layers.

@@ -1,7 +1,7 @@
 //! Holds the reference against a trace from elsewhere.
 
 use model::Checkpoint;
-use reference::{CONTRACT, Precision};
+use reference::Precision;
 use trace::{CompareTap, Limits, ModelId, Report, Role, Settings, Side, Trace};
 
 use crate::dump::{chosen, producer};
@@ -42,17 +42,13 @@ pub fn precision_for(trace: &Trace) -> Precision {
 /// Whatever [`run`] refuses, a trace of other tokens or of unknown ones, one that has no point in common with this
 /// model, or a pattern that matches no point.
 pub fn verify(checkpoint: &Checkpoint, trace: &Trace, what: &Verify, how: &Run<'_>) -> Result<Report, Error> {
-    let tokens = match (&what.tokens, trace.tokens()) {
-        (Some(tokens), _) => tokens.clone(),
-        (None, Some(tokens)) => ids(tokens)?,
-        (None, None) => return Err(Error::NoTokens),
-    };
+    let tokens = tokens_of(&what.tokens, trace)?;
     let rows = if what.local { trace_rows(trace) } else { Vec::new() };
     let settings = Settings {
         limits: what.limits.clone().with_rows(rows)?,
         points: if what.points.is_empty() { None } else { Some(chosen(&what.points, checkpoint)?) },
         precision: None,
-        contract: Some(CONTRACT.to_owned()),
+        contract: Some(how.activations.contract().to_owned()),
     };
     let side = Side {
         producer: Some(producer(how)),
@@ -79,6 +75,15 @@ pub fn verify(checkpoint: &Checkpoint, trace: &Trace, what: &Verify, how: &Run<'
             .push(format!("inputs that the trace lacks, taken from the reference's layer before: {names}"));
     }
     Ok(report)
+}
+
+/// The tokens to run: those given, else the trace's own.
+pub(crate) fn tokens_of(given: &Option<Vec<u32>>, trace: &Trace) -> Result<Vec<u32>, Error> {
+    match (given, trace.tokens()) {
+        (Some(tokens), _) => Ok(tokens.clone()),
+        (None, Some(tokens)) => ids(tokens),
+        (None, None) => Err(Error::NoTokens),
+    }
 }
 
 /// A trace's tokens as a model takes them.

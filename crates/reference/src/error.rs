@@ -18,6 +18,19 @@ pub enum Error {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A matrix that the second oracle does not define.
+    #[error(
+        "{matrix} is in {encoding}, and ggml has no inner product for that: quantized to 8 bits, activations need weights in an encoding of GGUF's"
+    )]
+    NoDot {
+        /// Its name in canonical form.
+        matrix: String,
+        /// How the file holds it.
+        encoding: codec::Encoding,
+    },
+    /// A precision that the second oracle does not define.
+    #[error("ggml computes in f32: activations of 8 bits have no form in f64")]
+    Precision,
     /// The tap failed.
     #[error(transparent)]
     Tap(#[from] TapError),

@@ -11,6 +11,7 @@ mod dot;
 mod ends;
 mod error;
 mod forward;
+pub mod ggml;
 mod linear;
 mod math;
 mod moe;
@@ -24,6 +25,7 @@ mod state;
 pub use dot::{Kernels, dot};
 pub use error::Error;
 pub use forward::{Logits, Model};
+pub use ggml::Activations;
 pub use points::{PointShape, points};
 pub use precision::Precision;
 pub use state::State;
@@ -36,13 +38,29 @@ pub const CONTRACT: &str = "etalon-reference/1";
 impl<'w> Model<'w> {
     /// A model over weights in canonical form, computing with the fastest kernels of this processor.
     pub fn new(config: &'w Config, weights: Weights<Matrix<'w>>, precision: Precision) -> Model<'w> {
-        Model { config, weights, ops: ops::Ops { kernels: Kernels::detect(), precision } }
+        let ops = ops::Ops { kernels: Kernels::detect(), precision, activations: Activations::F32 };
+        Model { config, weights, ops }
     }
 
     /// The same model on other kernels. They change no bit; tests run them all.
     pub fn with_kernels(mut self, kernels: Kernels) -> Model<'w> {
         self.ops.kernels = kernels;
         self
+    }
+
+    /// The same model with other inner products: [`Activations::Q8`] makes it the second oracle.
+    ///
+    /// # Errors
+    /// A matrix that ggml has no inner product for, or a precision other than f32, the only one that ggml has.
+    pub fn with_activations(mut self, activations: Activations) -> Result<Model<'w>, Error> {
+        if activations == Activations::Q8 {
+            if self.ops.precision != Precision::F32 {
+                return Err(Error::Precision);
+            }
+            ggml::check(&self.weights)?;
+        }
+        self.ops.activations = activations;
+        Ok(self)
     }
 
     /// Its configuration.

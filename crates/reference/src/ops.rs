@@ -7,21 +7,26 @@ use ndarray::{Array, Array1, Array2, Array3, ArrayView3, Axis, Dimension, Slice,
 use rayon::prelude::*;
 
 use crate::dot::{Kernels, dot};
+use crate::ggml::{self, Activations};
 use crate::linear::linear;
 use crate::norm::rms_norm;
 use crate::precision::Precision;
 
-/// How to compute: which tiles, and to what to round.
+/// How to compute: which tiles, to what to round, and by whose inner products.
 #[derive(Clone, Copy)]
 pub(crate) struct Ops {
     pub kernels: Kernels,
     pub precision: Precision,
+    pub activations: Activations,
 }
 
 impl Ops {
     /// `[T, K] · [N, K]ᵀ → [T, N]`.
     pub(crate) fn linear(&self, x: &Array2<f64>, w: &Matrix<'_>) -> Array2<f64> {
-        linear(x.view(), w, self.kernels, self.precision)
+        match self.activations {
+            Activations::F32 => linear(x.view(), w, self.kernels, self.precision),
+            Activations::Q8 => ggml::linear(x.view(), w, self.kernels),
+        }
     }
 
     /// Rounds every element.
@@ -73,7 +78,13 @@ impl Ops {
 
     /// The inner product of every row with one vector: `[T]`.
     pub(crate) fn dot_rows(&self, x: &Array2<f64>, w: &[f64]) -> Array1<f64> {
-        x.outer_iter().map(|row| self.precision.round(dot(&row.to_vec(), w))).collect()
+        let narrow = |x: &f64| *x as f32;
+        let product = |row: &[f64]| match self.activations {
+            Activations::F32 => self.precision.round(dot(row, w)),
+            // ggml keeps vectors in f32.
+            Activations::Q8 => ggml::dot_f32(w.iter().map(narrow), row.iter().map(narrow)).into(),
+        };
+        x.outer_iter().map(|row| product(&row.to_vec())).collect()
     }
 
     /// A depthwise causal convolution over time with an activation behind it: `[T, C] → [T, C]`.

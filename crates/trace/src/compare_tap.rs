@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use crate::compare::{Array, Names, Pair, Settings, check_tokens};
+use crate::limits::Limits;
 use crate::measure::Live;
 use crate::point::order_key;
 use crate::precision::Precision;
@@ -74,6 +75,11 @@ impl<'t> CompareTap<'t> {
             index: HashMap::new(),
             lacking: RefCell::default(),
         })
+    }
+
+    /// Judges by other limits, such as those that only the pass itself gives.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.settings.limits = limits;
     }
 
     /// Judges what was recorded.
@@ -207,7 +213,7 @@ impl Tap for CompareTap<'_> {
 mod tests {
     use super::*;
     use crate::compare::tests::{self, f32s, pass, record_in_pieces};
-    use crate::{Limits, Tensor, Values, compare};
+    use crate::{Tensor, Values, compare};
     use proptest::prelude::*;
 
     fn side() -> Side {
