@@ -17,12 +17,19 @@ impl Buffers {
         let len = rows * width;
         let mut free = self.0.lock().unwrap_or_else(|e| e.into_inner());
         // The smallest that is large enough, so that small rows do not hold large buffers.
-        let best = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
-        let mut buffer = best.map(|i| free.swap_remove(i)).unwrap_or_default();
+        let fits = |i: &usize| (len..=4 * len + 4096).contains(&free[*i].capacity());
+        let best = (0..free.len()).filter(fits).min_by_key(|&i| free[i].capacity());
+        let mut buffer = match best {
+            Some(i) => free.swap_remove(i),
+            None => {
+                // In exchange for the largest that is too small: there are never more than an operation holds at a time.
+                let small = (0..free.len()).filter(|&i| free[i].capacity() < len);
+                let small = small.max_by_key(|&i| free[i].capacity());
+                small.into_iter().for_each(|i| drop(free.swap_remove(i)));
+                Vec::new()
+            }
+        };
         drop(free);
-        if buffer.len() > 4 * len + 4096 {
-            buffer = Vec::new();
-        }
         buffer.resize(len, 0.0);
         Array2::from_shape_vec((rows, width), buffer).expect("the buffer has this length")
     }

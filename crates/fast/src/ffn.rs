@@ -65,27 +65,22 @@ impl Model<'_> {
     }
 
     fn down(&self, visits: Vec<Visit>) -> Vec<Rows> {
-        let inner = |v: &Visit| {
-            let width = v.gate.ncols();
-            let mut inner = self.buffers.rows(v.gate.nrows(), width); // [T, F]
+        let inner = |visit: Visit<'_>| {
+            let Visit { w, x, gate, up: mut inner } = visit;
+            drop(x);
+            let width = inner.ncols();
             self.each_row(&mut inner, |t, y| {
-                let row = t * width..(t + 1) * width;
-                (self.table.silu_product)(&slice(&v.gate)[row.clone()], &slice(&v.up)[row], y);
+                (self.table.silu_product)(&slice(&gate)[t * width..(t + 1) * width], y); // [T, F]
             });
-            let x = self.input(&inner, &v.w.down_proj);
+            self.buffers.recycle(gate);
+            let (x, y) =
+                (self.input(&inner, &w.down_proj), self.buffers.rows(inner.nrows(), w.down_proj.rows()));
             self.buffers.recycle(inner);
-            x
+            (&w.down_proj, x, y)
         };
-        let inners: Vec<Input> = visits.iter().map(inner).collect();
-        let rows = |v: &Visit| self.buffers.rows(v.gate.nrows(), v.w.down_proj.rows());
-        let mut out: Vec<Rows> = visits.iter().map(rows).collect();
-        let products = visits.iter().zip(&inners).zip(&mut out);
-        self.products(products.map(|((v, x), y)| Product { w: &v.w.down_proj, x, y }).collect());
-        for visit in visits {
-            self.buffers.recycle(visit.gate);
-            self.buffers.recycle(visit.up);
-        }
-        out
+        let mut outputs: Vec<_> = visits.into_iter().map(inner).collect();
+        self.products(outputs.iter_mut().map(|(w, x, y)| Product { w, x, y }).collect());
+        outputs.into_iter().map(|(_, _, y)| y).collect()
     }
 
     fn moe(&self, w: &Moe<Matrix>, shared_gate: &[f32], h: &Rows, at: &mut Points) -> Result<Rows, Error> {

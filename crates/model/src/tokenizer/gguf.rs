@@ -71,8 +71,7 @@ impl Tokenizer {
                 expected: tokens.len(),
             });
         }
-        let too_many =
-            |_| TokenizerError::TooManyTokens { place: TOKENS.to_owned(), found: tokens.len() };
+        let too_many = |_| TokenizerError::TooManyTokens { place: TOKENS.to_owned(), found: tokens.len() };
         let (mut listed, mut added) = (Vec::with_capacity(tokens.len()), Vec::new());
         for (index, (&token, &found)) in tokens.iter().zip(token_types).enumerate() {
             match found {

@@ -159,7 +159,9 @@ pub(super) fn split_merge<'a>(
     place: &str,
 ) -> Result<(&'a str, &'a str), TokenizerError> {
     match merge.split_once(' ') {
-        Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => Ok((left, right)),
+        Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
+            Ok((left, right))
+        }
         _ => Err(TokenizerError::MergeForm { place: place.to_owned(), rank, merge: merge.to_owned() }),
     }
 }
