@@ -64,8 +64,8 @@ impl Model<'_> {
         self.products(both.collect());
     }
 
-    fn down(&self, visits: Vec<Visit>) -> Vec<Rows> {
-        let inner = |visit: Visit<'_>| {
+    fn down<'a>(&self, visits: Vec<Visit<'a>>) -> Vec<Rows> {
+        let inner = |visit: Visit<'a>| {
             let Visit { w, x, gate, up: mut inner } = visit;
             drop(x);
             let width = inner.ncols();
