@@ -72,16 +72,18 @@ impl Bpe {
             tokens,
             ignore_merges,
         };
-        for (rank, (merge, (left, right))) in found.into_iter().zip(&merges).enumerate() {
-            let [left, right] = [left, right].map(|text| (*text).to_owned());
-            let place = merges_place.to_owned();
+        for (rank, (merge, &(left, right))) in found.into_iter().zip(&merges).enumerate() {
+            let place = || merges_place.to_owned();
+            let owned = || (left.to_owned(), right.to_owned());
             let Some(merge) = merge else {
-                let missing = [&left, &right].into_iter().find(|text| bpe.tokens.find(text).is_none());
-                let missing = missing.cloned().unwrap_or_else(|| format!("{left}{right}"));
-                return Err(TokenizerError::MergeUnknown { place, rank, left, right, missing });
+                let missing = [left, right].into_iter().find(|text| bpe.tokens.find(text).is_none());
+                let missing = missing.map_or_else(|| format!("{left}{right}"), str::to_owned);
+                let (left, right) = owned();
+                return Err(TokenizerError::MergeUnknown { place: place(), rank, left, right, missing });
             };
             if !bpe.push(merge) {
-                return Err(TokenizerError::MergeTwice { place, rank, left, right });
+                let (left, right) = owned();
+                return Err(TokenizerError::MergeTwice { place: place(), rank, left, right });
             }
         }
         Ok(bpe)
