@@ -1,8 +1,8 @@
 //! What changes no bit of the fast path.
 
-use ::fast::{Error, Kernels, Logits, Model, Options, State};
-use model::{Checkpoint, Config, NonFinitePolicy};
-use trace::{Collect, NoTap, Trace, Values};
+use ::fast::{Error, Kernels, Kv, Logits, Model, Options, State};
+use model::{Checkpoint, Config, LayerType, NonFinitePolicy};
+use trace::{Collect, NoTap, Stats, Trace, Values, ValuesRef};
 
 use crate::fast::{open, text};
 
@@ -95,26 +95,62 @@ fn a_restored_state_continues() {
         let weights = checkpoint.weights(NonFinitePolicy::Refuse).unwrap();
         let model = Model::new(config, weights, with(2, Kernels::detect()));
         let tokens = text(config, TOKENS);
-        let mut state = State::new(config);
-        model.forward(&tokens[..13], &mut state, Logits::Last, &mut NoTap).unwrap();
-        let mut saved = Vec::new();
-        state.save(&mut saved).unwrap();
-        let mut restored = State::restore(&mut saved.as_slice(), config).unwrap();
-        assert_eq!(restored, state, "{name}");
-        for &token in &tokens[13..20] {
-            let a = model.forward(&[token], &mut state, Logits::Last, &mut NoTap).unwrap();
-            let b = model.forward(&[token], &mut restored, Logits::Last, &mut NoTap).unwrap();
-            assert_eq!(a, b, "{name}");
+        for kv in [Kv::F32, Kv::F16] {
+            let mut state = State::with_kv(config, kv);
+            model.forward(&tokens[..13], &mut state, Logits::Last, &mut NoTap).unwrap();
+            let mut saved = Vec::new();
+            state.save(&mut saved).unwrap();
+            let mut restored = State::restore(&mut saved.as_slice(), config).unwrap();
+            assert_eq!((&restored, restored.kv()), (&state, kv), "{name}");
+            for &token in &tokens[13..20] {
+                let a = model.forward(&[token], &mut state, Logits::Last, &mut NoTap).unwrap();
+                let b = model.forward(&[token], &mut restored, Logits::Last, &mut NoTap).unwrap();
+                assert_eq!(a, b, "{name}");
+            }
+            assert_eq!(restored, state, "{name}");
+            refuses_damage(&saved, config);
         }
-        assert_eq!(restored, state, "{name}");
-        refuses_damage(&saved, config);
+    }
+}
+
+/// Caches in f16 take half the memory, and the error of their rounding: 2⁻¹² of each number at most, spread evenly an
+/// NMSE of 2⁻²⁴/12 to 2⁻²⁴/3 or 2e-8, of which softmax and the gate let some through to the logits.
+#[test]
+fn caches_in_f16_halve_memory_at_the_price_of_their_rounding() {
+    const LIMIT: f64 = 1e-6;
+    for name in CHECKPOINTS {
+        let checkpoint = open(name);
+        let config = checkpoint.config();
+        let weights = checkpoint.weights(NonFinitePolicy::Refuse).unwrap();
+        let model = Model::new(config, weights, with(2, Kernels::detect()));
+        let tokens = text(config, TOKENS);
+        let run = |kv: Kv, calls: &[usize]| {
+            let (mut state, mut last, mut start) = (State::with_kv(config, kv), Vec::new(), 0);
+            let before = state.bytes();
+            for &call in calls {
+                last = model
+                    .forward(&tokens[start..start + call], &mut state, Logits::Last, &mut NoTap)
+                    .unwrap();
+                start += call;
+            }
+            (last, state.bytes() - before)
+        };
+        for calls in [&[TOKENS][..], &[1; TOKENS]] {
+            let ((exact, cached), (rounded, half)) = (run(Kv::F32, calls), run(Kv::F16, calls));
+            let attention = config.layer_types.iter().filter(|t| **t == LayerType::FullAttention).count();
+            assert_eq!(cached, attention * TOKENS * config.num_key_value_heads * config.head_dim * 2 * 4);
+            assert_eq!(half * 2, cached, "{name}");
+            let [exact, rounded] = [&exact, &rounded].map(|logits| ValuesRef::F32(logits));
+            let nmse = Stats::of(exact, rounded).unwrap().nmse;
+            assert!(nmse > 0.0 && nmse < LIMIT, "{name}: {nmse:e}");
+        }
     }
 }
 
 /// Cut short, gone on, of another kind, or of a number of tokens that it does not hold.
 fn refuses_damage(saved: &[u8], config: &Config) {
     let restore = |bytes: &[u8]| State::restore(&mut { bytes }, config);
-    for len in [0, 7, 20, 24, saved.len() / 2, saved.len() - 1] {
+    for len in [0, 7, 20, 24, 32, saved.len() / 2, saved.len() - 1] {
         assert!(matches!(restore(&saved[..len]), Err(Error::State(_))), "{len} bytes");
     }
     assert!(matches!(restore(&[saved, &[0]].concat()), Err(Error::State(_))));
@@ -123,6 +159,11 @@ fn refuses_damage(saved: &[u8], config: &Config) {
         other[16..24].copy_from_slice(&position.to_le_bytes());
         assert!(matches!(restore(&other), Err(Error::State(_))), "{position} tokens");
     }
+    let mut other = saved.to_vec();
+    other[24] ^= 32 ^ 16;
+    assert!(matches!(restore(&other), Err(Error::State(_))), "caches of another width");
+    other[24] = 8;
+    assert!(matches!(restore(&other), Err(Error::State(_))), "caches of no width");
     let mut other = saved.to_vec();
     other[0] ^= 1;
     assert!(matches!(restore(&other), Err(Error::State(_))));

@@ -49,6 +49,72 @@ fn greedy_text_is_what_the_logits_of_a_dump_say() {
     }
 }
 
+#[test]
+fn either_engine_writes_the_same_text() {
+    for model in [MODEL, GGUF, MOE, "fixtures/models/dense-vision-bf16", "fixtures/models/moe-packed-bf16"] {
+        let line = format!("{model} --tokens 51,277,294 -n 12 --ignore-end --engine");
+        assert_eq!(made(&format!("{line} reference")), made(&format!("{line} fast")), "{model}");
+    }
+}
+
+/// A prompt in a file is taken as it is, its last line break included, and special tokens in it are parsed.
+#[test]
+fn a_prompt_may_be_in_a_file() {
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("prompt.txt");
+    let text = "<|im_start|>def f(x):\n    return x\n";
+    fs::write(&file, text).unwrap();
+    let more = ["-n", "5", "--ignore-end", "--json"];
+    let run = |source: [&str; 2]| {
+        let arguments = ["run", MODEL].into_iter().chain(source).chain(more);
+        etalon(arguments).expect(0).json()
+    };
+    let (of_file, of_text) = (run(["--prompt-file", file.to_str().unwrap()]), run(["--prompt", text]));
+    assert_eq!((&of_file["prompt"], &of_file["text"]), (&of_text["prompt"], &of_text["text"]));
+    assert_ne!(of_file["prompt"], run(["--prompt", text.trim_end()])["prompt"]);
+    let start = words(&format!("run {MODEL} --prompt <|im_start|> -n 0 --json")).expect(0).json();
+    assert_eq!(ids(&start["prompt"]), ids(&of_file["prompt"])[..1]);
+    fs::write(&file, "").unwrap();
+    let said = etalon(["run", MODEL, "--prompt-file", file.to_str().unwrap()]).expect(2).stderr;
+    assert!(said.contains("the prompt is empty"), "{said}");
+}
+
+/// An expert that no token chooses may be anything: even zero times NaN would show.
+#[test]
+fn only_chosen_experts_are_read() {
+    let room = tempfile::tempdir().unwrap();
+    let prompt = [51u64, 277, 294];
+    let line = "--tokens 51,277,294 -n 2 --ignore-end";
+    let expected = made(&format!("{MOE} {line}"));
+    let text = prompt.iter().chain(&expected[..1]).map(u64::to_string).collect::<Vec<_>>().join(",");
+    let output = room.path().join("t.npz");
+    let output = output.to_str().unwrap();
+    words(&format!("dump {MOE} --tokens {text} --points *topk_index -o {output}")).expect(0);
+    let trace = trace::Trace::open(output.as_ref()).unwrap();
+    let mutant = Mutant::of("models/moe-experts-f32");
+    let (mut spoilt, mut chosen) = (0, None);
+    for name in trace.names() {
+        let index = trace.get(name).unwrap().values.as_ref().to_f64();
+        let layer = name.strip_suffix("mlp.topk_index").unwrap();
+        for expert in 0..5 {
+            let weight = format!("{layer}mlp.experts.{expert}.up_proj.weight");
+            match index.contains(&f64::from(expert)) {
+                true => chosen = Some(weight),
+                false => {
+                    mutant.map(&weight, |_| f32::NAN);
+                    spoilt += 1;
+                }
+            }
+        }
+    }
+    assert!(spoilt > 0, "every expert is chosen by some token: choose other tokens");
+    let model = mutant.path().to_str().unwrap();
+    assert_eq!(made(&format!("{model} {line}")), expected);
+    mutant.map(&chosen.unwrap(), |_| f32::NAN);
+    let said = words(&format!("run {model} {line}")).expect(2).stderr;
+    assert!(said.contains("NaN"), "{said}");
+}
+
 /// A text that was saved goes on as if it had not been, to the bit, greedy or drawn.
 #[test]
 fn saved_texts_go_on_as_if_they_had_not_been_saved() {
@@ -66,6 +132,30 @@ fn saved_texts_go_on_as_if_they_had_not_been_saved() {
         assert_eq!(parts, all);
         assert_eq!(fs::read(&state).unwrap(), fs::read(&whole).unwrap());
     }
+}
+
+/// Caches in f16 go through a file as those in f32 do; a text keeps the kind that it began with.
+#[test]
+fn a_text_keeps_its_kind_of_cache() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_str().unwrap().to_owned();
+    let (half, full) = (path("half"), path("full"));
+    let begin = format!("{MODEL} --tokens 51,277,294 --ignore-end");
+    let all = made(&format!("{begin} -n 9 --kv f16"));
+    let mut parts = made(&format!("{begin} -n 4 --kv f16 --save-state {half}"));
+    parts.extend(made(&format!("{MODEL} --ignore-end --load-state {half} -n 5")));
+    assert_eq!(parts, all);
+    made(&format!("{begin} -n 4 --save-state {full}"));
+    // Two layers' keys and values of 6 positions, a head of 16 each, two bytes less a number.
+    let sizes = [&full, &half].map(|path| fs::metadata(path).unwrap().len());
+    assert_eq!(sizes[0] - sizes[1], 2 * 6 * 2 * 16 * 2);
+    made(&format!("{MODEL} --load-state {half} -n 1 --kv f16"));
+    for (state, kv) in [(&half, "f32"), (&full, "f16")] {
+        let said = words(&format!("run {MODEL} --load-state {state} -n 1 --kv {kv}")).expect(2).stderr;
+        assert!(said.contains(&format!("--kv asks for {kv}")), "{said}");
+    }
+    let said = words(&format!("run {begin} -n 1 --kv f16 --engine reference")).expect(2).stderr;
+    assert!(said.contains("reference engine"), "{said}");
 }
 
 #[test]

@@ -84,6 +84,24 @@ impl From<Activations> for reference::Activations {
     }
 }
 
+/// How keys and values are kept.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Kv {
+    /// As they were computed.
+    F32,
+    /// Rounded, in half the memory.
+    F16,
+}
+
+impl From<Kv> for eval::Kv {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F32 => eval::Kv::F32,
+            Kv::F16 => eval::Kv::F16,
+        }
+    }
+}
+
 /// How a Hugging Face checkpoint holds experts.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum HeldExperts {

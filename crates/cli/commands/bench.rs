@@ -7,20 +7,25 @@ use eval::{Bench, Benched, Phase};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::arguments::{Engine, ModelArgs};
+use crate::arguments::{Engine, Kv, ModelArgs};
 use crate::commands::Outcome;
 use crate::render::{Bar, Column, Style, Table};
 
 /// Measure how fast an engine is, and how near to what memory allows.
 ///
 /// Random tokens; the best of several runs counts. GB/s is bytes of weights that a token reads; beside it stands what the
-/// same threads read from memory when they do nothing else. Shares are of the time between points of a pass.
+/// same threads read from memory when they do nothing else. Shares are of the time between points of a pass, and memory
+/// is the most that the process held beside the file: both of a run of their own.
+///
+/// --context measures one text as it grows: the time of the prompt up to each length, and of --decode tokens there.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   etalon bench model.gguf
   etalon bench model.gguf --prefill 0 --decode 16 --depth 32000 --threads 1
   etalon bench model.gguf --vs 'llama-bench -m model.gguf -p 512 -n 64 -t 2 -o json'
+  etalon bench model.gguf --prefill 0 --decode 16 --context 1024,8192,32768
+  etalon bench model.gguf --prefill 4096 --decode 0 --repeat 1 --kv f16
   etalon bench model.gguf --json | jq .decode.tokens_per_second")]
 pub struct Args {
     #[command(flatten)]
@@ -43,6 +48,12 @@ pub struct Args {
     /// What computes.
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
+    /// How keys and values are kept [default: f32].
+    #[arg(long, value_enum, value_name = "TYPE")]
+    kv: Option<Kv>,
+    /// Measure at these lengths of a text, besides.
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    context: Vec<usize>,
     /// Run another program first and compare: a shell command that prints llama-bench's JSON, or this command's.
     #[arg(long, value_name = "CMD")]
     vs: Option<String>,
@@ -94,6 +105,8 @@ impl Args {
             depth: self.depth,
             repeat: self.repeat.into(),
             threads: eval::threads(self.threads),
+            kv: self.kv.map(eval::Kv::from),
+            contexts: self.context,
             progress: &bar,
         };
         let benched = eval::bench(&checkpoint, &what)?;
@@ -145,12 +158,20 @@ fn text(report: &Report, style: &Style) -> String {
     let gigabytes = |bytes: f64| format!("{:.1} GB/s", bytes / 1e9);
     let mut lines = vec![
         format!("model      {}", benched.model),
-        format!("engine     {}, {} threads", benched.engine.name(), benched.threads),
+        format!(
+            "engine     {}, {} threads, keys and values in {}",
+            benched.engine.name(),
+            benched.threads,
+            benched.kv
+        ),
         format!("weights    {:.3} GB a token", benched.weight_bytes as f64 / 1e9),
         format!("memory     {}", gigabytes(benched.memory_bytes_per_second)),
         format!(
-            "load       {:.0} ms to the first token's logits, file in memory",
-            benched.load_seconds * 1e3
+            "load       {} ms to the first token's logits, file in memory: opening {}, weights and tokenizer {}, token {}",
+            milliseconds(benched.load.seconds),
+            milliseconds(benched.load.open_seconds),
+            milliseconds(benched.load.ready_seconds),
+            milliseconds(benched.load.first_token_seconds)
         ),
     ];
     if benched.depth > 0 {
@@ -165,7 +186,8 @@ fn text(report: &Report, style: &Style) -> String {
             _ => String::new(),
         };
         let speed = style.bold(&format!("{:.1} tok/s", phase.tokens_per_second));
-        lines.push(format!("{name:<11}{} tokens: {speed}{read}", phase.tokens));
+        let held = held(phase.peak_anonymous_bytes);
+        lines.push(format!("{name:<11}{} tokens: {speed}{read}{held}", phase.tokens));
     }
     if let Some(vs) = &report.vs {
         let ratio = |name: &str, rate: Option<f64>, ratio: Option<f64>| {
@@ -180,6 +202,10 @@ fn text(report: &Report, style: &Style) -> String {
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         lines.push(format!("other      {}; {}", vs.command, parts.join("; ")));
+    }
+    if !benched.growth.is_empty() {
+        lines.push(String::new());
+        lines.extend(grown(benched).lines());
     }
     let mut table =
         Table::new(&[Column::Left("time until"), Column::Right("prefill"), Column::Right("decode")]);
@@ -212,6 +238,41 @@ fn text(report: &Report, style: &Style) -> String {
         lines.extend(table.lines());
     }
     lines.join("\n") + "\n"
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.0}", seconds * 1e3)
+}
+
+fn held(bytes: Option<u64>) -> String {
+    bytes.map(|bytes| format!(", {:.0} MB of memory", bytes as f64 / 1e6)).unwrap_or_default()
+}
+
+/// One line a length.
+fn grown(benched: &Benched) -> Table {
+    let mut table = Table::new(&[
+        Column::Right("context"),
+        Column::Right("prompt"),
+        Column::Right("tok/s"),
+        Column::Right("decode, ms"),
+        Column::Right("tok/s"),
+        Column::Right("state, MB"),
+        Column::Right("memory, MB"),
+    ]);
+    let megabytes =
+        |bytes: Option<u64>| bytes.map_or_else(|| "–".into(), |b| format!("{:.0}", b as f64 / 1e6));
+    for at in &benched.growth {
+        table.row([
+            at.context.to_string(),
+            format!("{} in {:.1} s", at.prefill_tokens, at.prefill_seconds),
+            format!("{:.1}", at.prefill_tokens_per_second),
+            format!("{:.1}", at.decode_seconds_per_token * 1e3),
+            format!("{:.1}", 1.0 / at.decode_seconds_per_token),
+            megabytes(at.state_bytes.map(|b| b as u64)),
+            megabytes(at.peak_anonymous_bytes),
+        ]);
+    }
+    table
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use eval::{Finish, Generate, Generated, Go, Loaded, Made, Message, Sampling, Template, Text};
+use eval::{Finish, Generate, Generated, Go, Made, Message, Sampling, Template, Text};
 use model::Checkpoint;
 use model::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::arguments::{Engine, ModelArgs};
+use crate::arguments::{Engine, Kv, ModelArgs};
 use crate::commands::Outcome;
 use crate::render::Bar;
 
@@ -28,7 +28,8 @@ Examples:
   etalon run model.gguf --prompt-file essay.txt -n 200 --temp 0.7 --top-k 20 --top-p 0.8 --seed 1
   etalon run model.gguf --prompt 'Once' -n 8 --logprobs 3 --json
   etalon run model.gguf --prompt-file long.txt -n 0 --save-state long.state
-  etalon run model.gguf --load-state long.state -n 64")]
+  etalon run model.gguf --load-state long.state -n 64
+  etalon run model.gguf --prompt-file long.txt -n 64 --kv f16")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -56,6 +57,9 @@ pub struct Args {
     /// CPU threads [default: all]; the result is the same to the bit.
     #[arg(long, value_name = "N", value_parser = crate::arguments::threads)]
     threads: Option<usize>,
+    /// How keys and values are kept: f32, or f16 in half the memory [default: f32, or as in --load-state].
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true)]
+    kv: Option<Kv>,
     /// The longest text, in tokens [default: what the model was made for].
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
@@ -144,13 +148,13 @@ struct Chat {
 impl Args {
     pub fn run(self, json: bool) -> anyhow::Result<Outcome> {
         let checkpoint = self.model.open()?;
-        let tokenizer = checkpoint.tokenizer()?;
-        let prompt = self.source.read(&tokenizer)?;
         anyhow::ensure!(
-            prompt.is_some() || self.source.chat || self.load_state.is_some(),
+            self.source.is_given() || self.load_state.is_some(),
             "nothing to go on from: give --prompt, --prompt-file, --tokens, --chat or --load-state"
         );
-        let loaded = Loaded::new(&checkpoint, self.engine.into(), eval::threads(self.threads))?;
+        let (loaded, tokenizer) = eval::ready(&checkpoint, self.engine.into(), eval::threads(self.threads))?;
+        let loaded = loaded.with_kv(self.kv.map(eval::Kv::from))?;
+        let prompt = self.source.read(&tokenizer)?;
         let what = self.what(&checkpoint, &tokenizer)?;
         let session = Session { args: &self, checkpoint: &checkpoint, tokenizer: &tokenizer, what, json };
         if self.source.chat {
@@ -193,6 +197,10 @@ impl Args {
 }
 
 impl Source {
+    fn is_given(&self) -> bool {
+        self.prompt.is_some() || self.prompt_file.is_some() || self.tokens.is_some() || self.chat
+    }
+
     fn read(&self, tokenizer: &Tokenizer) -> anyhow::Result<Option<Vec<u32>>> {
         let tokens = match (&self.prompt, &self.prompt_file, &self.tokens) {
             (Some(text), ..) => tokenizer.encode(text)?,

@@ -8,7 +8,9 @@ use model::{Checkpoint, FeedForward, Matrix, NonFinitePolicy, Weights};
 use serde::Serialize;
 use trace::{Tap, TapError, View, point};
 
-use crate::{Engine, Error, Loaded, Progress, any_tokens};
+use crate::growth::growth;
+use crate::memory::{bytes_per_second, peak_during};
+use crate::{Engine, Error, Growth, Kv, Loaded, Progress, any_tokens, ready};
 
 /// What to measure.
 pub struct Bench<'a> {
@@ -24,6 +26,10 @@ pub struct Bench<'a> {
     pub repeat: usize,
     /// Threads.
     pub threads: usize,
+    /// How caches of keys and values are held; as the engine computes them if not said.
+    pub kv: Option<Kv>,
+    /// Lengths of a text to measure at, ascending by more than `decode`.
+    pub contexts: Vec<usize>,
     /// Hears how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -43,12 +49,30 @@ pub struct Benched {
     pub weight_bytes: u64,
     /// Bytes a second that these threads read from memory in order, nothing else done.
     pub memory_bytes_per_second: f64,
-    /// Seconds from opening the file to the first token's logits, the file in memory already.
-    pub load_seconds: f64,
+    /// How keys and values are kept.
+    pub kv: &'static str,
+    /// How long it takes to begin.
+    pub load: Load,
     /// Tokens at once.
     pub prefill: Option<Phase>,
     /// One token at a time.
     pub decode: Option<Phase>,
+    /// At each of the lengths that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Growth>,
+}
+
+/// From nothing to the first token's logits, the file in memory already.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Load {
+    /// All of it.
+    pub seconds: f64,
+    /// Opening and checking the file.
+    pub open_seconds: f64,
+    /// Weights and tokenizer, at the same time. Without the latter if the checkpoint has none.
+    pub ready_seconds: f64,
+    /// One token through the model.
+    pub first_token_seconds: f64,
 }
 
 /// One way of running.
@@ -66,6 +90,8 @@ pub struct Phase {
     /// That over what memory gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of_memory: Option<f64>,
+    /// The most anonymous memory of this process in that run, where the system says.
+    pub peak_anonymous_bytes: Option<u64>,
     /// Share of time until each point was reached from the one before, the largest first: of a run of its own.
     pub shares: Vec<Share>,
 }
@@ -90,20 +116,20 @@ pub fn bench(checkpoint: &Checkpoint, what: &Bench<'_>) -> Result<Benched, Error
     let weights = checkpoint.weights(NonFinitePolicy::Allow)?;
     let weight_bytes = bytes_of_a_token(&weights, &config.feed_forward);
     drop(weights);
-    what.progress.begin("measuring memory", 0);
-    let memory = memory_bytes_per_second(what.threads)?;
-    let tokens = any_tokens(what.depth + what.prefill.max(1) + what.decode, config.vocab_size);
-    let (past, rest) = tokens.split_at(what.depth);
-    // Once to warm the file up, once to see how long it takes.
-    let mut load = f64::INFINITY;
-    for _ in 0..2 {
-        let start = Instant::now();
-        let again = Checkpoint::open(checkpoint.path(), &format::Limits::default())?;
-        let loaded = Loaded::new(&again, what.engine, what.threads)?;
-        loaded.forward(&rest[..1], &mut loaded.start())?;
-        load = load.min(start.elapsed().as_secs_f64());
+    let most = what.depth + what.prefill.max(1) + what.decode;
+    let (few, mut last) = (what.decode.max(1), 0);
+    for &context in &what.contexts {
+        if context <= last {
+            return Err(Error::Contexts { contexts: what.contexts.clone(), decode: few });
+        }
+        last = context + few;
     }
-    let loaded = Loaded::new(checkpoint, what.engine, what.threads)?;
+    let tokens = any_tokens(most.max(last), config.vocab_size);
+    let (past, rest) = tokens[..most].split_at(what.depth);
+    // Once to warm the file up, once to see how long it takes.
+    load(checkpoint, what, rest[0])?;
+    let load = load(checkpoint, what, rest[0])?;
+    let loaded = Loaded::new(checkpoint, what.engine, what.threads)?.with_kv(what.kv)?;
     let mut before = loaded.start();
     if !past.is_empty() {
         loaded.prefill(past, &mut before, what.progress)?;
@@ -113,10 +139,12 @@ pub fn bench(checkpoint: &Checkpoint, what: &Bench<'_>) -> Result<Benched, Error
     what.progress.begin("measuring", rounds as u64);
     let mut done = 0;
     // The best of some runs without a listener, then one that a clock listens to.
-    let mut phase = |tokens: &[u32], size: usize, state: &crate::engine::State| -> Result<Phase, Error> {
+    let mut phase = |tokens: &[u32], size: usize| -> Result<Phase, Error> {
+        // Without tokens before, nothing is held besides the state that runs.
+        let begin = || if past.is_empty() { loaded.start() } else { before.clone() };
         let mut best = f64::INFINITY;
         for _ in 0..what.repeat.max(1) {
-            let mut state = state.clone();
+            let mut state = begin();
             let start = Instant::now();
             for call in tokens.chunks(size) {
                 loaded.forward(call, &mut state)?;
@@ -125,11 +153,15 @@ pub fn bench(checkpoint: &Checkpoint, what: &Bench<'_>) -> Result<Benched, Error
             done += tokens.len();
             what.progress.reached(done as u64);
         }
-        let (mut state, mut clock) = (state.clone(), Clock::new());
-        for call in tokens.chunks(size) {
-            clock.last.set(Instant::now());
-            loaded.forward_tapped(call, &mut state, &mut clock)?;
-        }
+        let (mut state, mut clock) = (begin(), Clock::new());
+        let (heard, peak) = peak_during(|| -> Result<(), Error> {
+            for call in tokens.chunks(size) {
+                clock.last.set(Instant::now());
+                loaded.forward_tapped(call, &mut state, &mut clock)?;
+            }
+            Ok(())
+        });
+        heard?;
         let rate = tokens.len() as f64 / best;
         let weights = (size == 1).then_some(rate * weight_bytes as f64);
         Ok(Phase {
@@ -137,12 +169,21 @@ pub fn bench(checkpoint: &Checkpoint, what: &Bench<'_>) -> Result<Benched, Error
             seconds: best,
             tokens_per_second: rate,
             weight_bytes_per_second: weights,
-            of_memory: weights.map(|weights| weights / memory),
+            of_memory: None,
+            peak_anonymous_bytes: peak,
             shares: clock.shares(),
         })
     };
-    let prefill = if what.prefill > 0 { Some(phase(prompt, prompt.len(), &before)?) } else { None };
-    let decode = if what.decode > 0 { Some(phase(after, 1, &before)?) } else { None };
+    let prefill = if what.prefill > 0 { Some(phase(prompt, prompt.len())?) } else { None };
+    let mut decode = if what.decode > 0 { Some(phase(after, 1)?) } else { None };
+    drop(before);
+    let growth = growth(&loaded, &tokens, &what.contexts, few, what.progress)?;
+    // Last, so that what it reads is in nobody's memory.
+    what.progress.begin("measuring memory", 0);
+    let memory = bytes_per_second(what.threads);
+    if let Some(decode) = &mut decode {
+        decode.of_memory = decode.weight_bytes_per_second.map(|weights| weights / memory);
+    }
     Ok(Benched {
         model: checkpoint.path().display().to_string(),
         engine: what.engine,
@@ -150,9 +191,32 @@ pub fn bench(checkpoint: &Checkpoint, what: &Bench<'_>) -> Result<Benched, Error
         depth: what.depth,
         weight_bytes,
         memory_bytes_per_second: memory,
-        load_seconds: load,
+        kv: loaded.kv().name(),
+        load,
         prefill,
         decode,
+        growth,
+    })
+}
+
+/// Begins anew, as a program that has just been started does.
+fn load(checkpoint: &Checkpoint, what: &Bench<'_>, token: u32) -> Result<Load, Error> {
+    let start = Instant::now();
+    let again = Checkpoint::open(checkpoint.path(), &format::Limits::default())?;
+    let open = start.elapsed();
+    let loaded = match ready(&again, what.engine, what.threads) {
+        Ok((loaded, _)) => loaded,
+        // No tokenizer is needed to measure; anything else that is wrong is wrong again.
+        Err(_) => Loaded::new(&again, what.engine, what.threads)?,
+    };
+    let ready = start.elapsed();
+    loaded.forward(&[token], &mut loaded.start())?;
+    let seconds = start.elapsed();
+    Ok(Load {
+        seconds: seconds.as_secs_f64(),
+        open_seconds: open.as_secs_f64(),
+        ready_seconds: (ready - open).as_secs_f64(),
+        first_token_seconds: (seconds - ready).as_secs_f64(),
     })
 }
 
@@ -229,46 +293,6 @@ fn bytes_of_a_token(weights: &Weights<Matrix<'_>>, feed_forward: &FeedForward) -
     layers.sum::<u64>() + bytes(weights.lm_head.as_ref().unwrap_or(&weights.embed_tokens))
 }
 
-/// Bytes read by all threads together to see what memory gives: more than the caches of most processors hold.
-const READ: usize = 512 << 20;
-
-/// How fast `threads` threads together read memory in order: the best of five.
-fn memory_bytes_per_second(threads: usize) -> Result<f64, Error> {
-    let words = vec![1u64; READ / 8];
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        let sum: u64 = std::thread::scope(|scope| {
-            let parts: Vec<_> = words
-                .chunks(words.len().div_ceil(threads))
-                .map(|part| scope.spawn(move || sum(part)))
-                .collect();
-            parts.into_iter().map(|part| part.join().unwrap_or(0)).sum()
-        });
-        best = best.min(start.elapsed().as_secs_f64());
-        assert_eq!(std::hint::black_box(sum), words.len() as u64);
-    }
-    Ok((words.len() * 8) as f64 / best)
-}
-
-/// The sum of all words, wrapping, with the widest vectors of this processor: nothing but reading takes time.
-fn sum(words: &[u64]) -> u64 {
-    const LANES: usize = 64;
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut sums = [0u64; LANES];
-            let (rows, rest) = words.as_chunks::<LANES>();
-            for row in rows {
-                for (sum, word) in sums.iter_mut().zip(row) {
-                    *sum = sum.wrapping_add(*word);
-                }
-            }
-            sums.iter().chain(rest).fold(0u64, |sum, x| sum.wrapping_add(*x))
-        },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,8 +304,18 @@ mod tests {
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models/moe-experts-f32");
         let checkpoint = Checkpoint::open(&path, &format::Limits::default()).unwrap();
         for engine in Engine::ALL {
-            let what =
-                Bench { engine, prefill: 5, decode: 3, depth: 4, repeat: 2, threads: 1, progress: &Silent };
+            let contexts = vec![7, 11];
+            let what = Bench {
+                engine,
+                prefill: 5,
+                decode: 3,
+                depth: 4,
+                repeat: 2,
+                threads: 1,
+                kv: None,
+                contexts,
+                progress: &Silent,
+            };
             let benched = bench(&checkpoint, &what).unwrap();
             let (prefill, decode) = (benched.prefill.unwrap(), benched.decode.unwrap());
             assert_eq!((prefill.tokens, decode.tokens), (5, 3));
@@ -294,7 +328,16 @@ mod tests {
                 }
             }
             assert!(decode.of_memory.unwrap() > 0.0 && prefill.of_memory.is_none());
-            let none = Bench { prefill: 0, decode: 0, ..what };
+            let lengths: Vec<_> = benched.growth.iter().map(|g| (g.context, g.prefill_tokens)).collect();
+            assert_eq!(lengths, [(7, 7), (11, 1)]);
+            let state = |at: usize| benched.growth[at].state_bytes;
+            // One attention layer of two, its keys and values of 2 heads of 16 numbers of four bytes, four tokens apart.
+            let grown = state(1).zip(state(0)).map(|(late, early)| late - early);
+            assert_eq!(grown, (engine == Engine::Fast).then_some(4 * 2 * 2 * 16 * 4));
+            let refused = Bench { contexts: vec![7, 10], ..what };
+            let said = bench(&checkpoint, &refused).unwrap_err().to_string();
+            assert!(said.contains("more than the 3 tokens") && said.contains("[7, 10]"), "{said}");
+            let none = Bench { prefill: 0, decode: 0, contexts: Vec::new(), ..refused };
             assert!(bench(&checkpoint, &none).unwrap().prefill.is_none());
         }
     }

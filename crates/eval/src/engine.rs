@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 
+use fast::Kv;
+use model::tokenizer::Tokenizer;
 use model::{Checkpoint, NonFinitePolicy};
 use reference::{Logits, Precision};
 use trace::{NoTap, Tap};
@@ -52,6 +54,8 @@ pub fn kernels() -> Vec<&'static str> {
 pub struct Loaded<'w> {
     model: Model<'w>,
     vocab_size: usize,
+    /// What was asked for, if anything was.
+    kv: Option<Kv>,
 }
 
 enum Model<'w> {
@@ -87,7 +91,18 @@ impl<'w> Loaded<'w> {
                 Model::Fast(fast::Model::new(config, weights, options))
             }
         };
-        Ok(Loaded { model, vocab_size: config.vocab_size })
+        Ok(Loaded { model, vocab_size: config.vocab_size, kv: None })
+    }
+
+    /// The same with caches of this kind, in texts that begin now and in texts that are loaded.
+    ///
+    /// # Errors
+    /// The reference, which keeps what it computed.
+    pub fn with_kv(self, kv: Option<Kv>) -> Result<Loaded<'w>, Error> {
+        match (&self.model, kv) {
+            (Model::Reference(..), Some(Kv::F16)) => Err(Error::Kv { engine: self.engine() }),
+            _ => Ok(Loaded { kv, ..self }),
+        }
     }
 
     /// Which engine it is.
@@ -103,10 +118,15 @@ impl<'w> Loaded<'w> {
         self.vocab_size
     }
 
+    /// How a text that begins now keeps keys and values.
+    pub fn kv(&self) -> Kv {
+        self.kv.unwrap_or_default()
+    }
+
     pub(crate) fn start(&self) -> State {
         match &self.model {
             Model::Reference(model, _) => State::Reference(reference::State::new(model.config())),
-            Model::Fast(model) => State::Fast(fast::State::new(model.config())),
+            Model::Fast(model) => State::Fast(fast::State::with_kv(model.config(), self.kv())),
         }
     }
 
@@ -153,7 +173,13 @@ impl<'w> Loaded<'w> {
     pub(crate) fn restore(&self, from: &mut impl Read) -> Result<State, Error> {
         Ok(match &self.model {
             Model::Reference(model, _) => State::Reference(reference::State::restore(from, model.config())?),
-            Model::Fast(model) => State::Fast(fast::State::restore(from, model.config())?),
+            Model::Fast(model) => {
+                let state = fast::State::restore(from, model.config())?;
+                if let Some(asked) = self.kv.filter(|&kv| kv != state.kv()) {
+                    return Err(Error::OtherKv { saved: state.kv().name(), asked: asked.name() });
+                }
+                State::Fast(state)
+            }
         })
     }
 }
@@ -166,12 +192,37 @@ impl State {
         }
     }
 
+    /// Bytes of its numbers, where the engine says.
+    pub(crate) fn bytes(&self) -> Option<usize> {
+        match self {
+            State::Reference(_) => None,
+            State::Fast(state) => Some(state.bytes()),
+        }
+    }
+
     pub(crate) fn save(&self, to: &mut impl Write) -> std::io::Result<()> {
         match self {
             State::Reference(state) => state.save(to),
             State::Fast(state) => state.save(to),
         }
     }
+}
+
+/// A model ready to run and its tokenizer, made at the same time.
+///
+/// # Errors
+/// Those of [`Loaded::new`], and whatever is wrong with the tokenizer.
+pub fn ready(
+    checkpoint: &Checkpoint,
+    engine: Engine,
+    threads: usize,
+) -> Result<(Loaded<'_>, Tokenizer), Error> {
+    std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| checkpoint.tokenizer());
+        let loaded = Loaded::new(checkpoint, engine, threads)?;
+        let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((loaded, tokenizer))
+    })
 }
 
 /// As many threads as asked for.

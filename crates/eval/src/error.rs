@@ -58,6 +58,32 @@ pub enum Error {
         /// The system's words.
         why: String,
     },
+    /// Caches that this engine does not have.
+    #[error("--kv f16: the {} engine keeps keys and values as it computed them; use --engine fast", engine.name())]
+    Kv {
+        /// The engine.
+        engine: crate::Engine,
+    },
+    /// A saved text with other caches than were asked for.
+    #[error(
+        "the saved text keeps keys and values in {saved}, --kv asks for {asked}: leave --kv out, or begin anew"
+    )]
+    OtherKv {
+        /// As they are.
+        saved: &'static str,
+        /// As they should be.
+        asked: &'static str,
+    },
+    /// Lengths of a text that do not follow each other.
+    #[error(
+        "contexts are to ascend by more than the {decode} tokens that are decoded at each, and to begin above 0; found {contexts:?}"
+    )]
+    Contexts {
+        /// As given.
+        contexts: Vec<usize>,
+        /// Tokens decoded at each.
+        decode: usize,
+    },
     /// A weight file could not be read for its hash.
     #[error("cannot hash {}: {source}", path.display())]
     Hash {

@@ -9,7 +9,7 @@ use crate::linear::Product;
 use crate::points::{Points, slice, slice_mut};
 use crate::prepared::PreparedAttention;
 use crate::rope::Rotation;
-use crate::state::AttentionState;
+use crate::state::{AttentionState, Cached};
 
 thread_local! {
     /// Scores, kept from head to head.
@@ -95,10 +95,18 @@ impl Model<'_> {
         let mut groups: Vec<_> = slice_mut(out).chunks_exact_mut(group).enumerate().collect();
         self.team.each(&mut groups, |(i, out)| {
             let (t, kv_head) = (*i / kv_heads, *i % kv_heads);
-            let cache = Cache { k: &state.k, v: &state.v, stride: kv_heads * dh, first: kv_head * dh };
-            let queries = &slice(q)[*i * group..][..group];
-            WEIGHTS.with_borrow_mut(|weights| {
-                (self.table.attend)(queries, dh, dh, &cache, past + t + 1, scale, weights, out);
+            let (stride, first) = (kv_heads * dh, kv_head * dh);
+            let (queries, positions) = (&slice(q)[*i * group..][..group], past + t + 1);
+            WEIGHTS.with_borrow_mut(|weights| match (&state.k, &state.v) {
+                (Cached::F32(k), Cached::F32(v)) => {
+                    let cache = Cache { k: &k[..], v: &v[..], stride, first };
+                    (self.table.attend)(queries, dh, dh, &cache, positions, scale, weights, out);
+                }
+                (Cached::F16(k), Cached::F16(v)) => {
+                    let cache = Cache { k: &k[..], v: &v[..], stride, first };
+                    (self.table.attend_f16)(queries, dh, dh, &cache, positions, scale, weights, out);
+                }
+                _ => unreachable!("a state's caches are of one kind"),
             });
         });
     }

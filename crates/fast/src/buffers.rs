@@ -16,11 +16,20 @@ pub(crate) struct Buffers {
 /// More than an operation ever holds at a time; what comes back beyond is freed.
 const KEPT: usize = 16;
 
-/// The smallest buffer that is large enough, so that small needs do not hold large buffers.
+/// The smallest buffer that is large enough, so that small needs do not hold large buffers. Where there is none, the largest
+/// that is too small is freed in exchange: there are never more than an operation holds at a time.
 fn take<T>(free: &Mutex<Vec<Vec<T>>>, len: usize) -> Vec<T> {
     let mut free = free.lock().unwrap_or_else(|e| e.into_inner());
-    let best = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
-    best.map(|i| free.swap_remove(i)).unwrap_or_default()
+    let fits = |i: &usize| (len..=4 * len + 4096).contains(&free[*i].capacity());
+    let best = (0..free.len()).filter(fits).min_by_key(|&i| free[i].capacity());
+    if let Some(i) = best {
+        return free.swap_remove(i);
+    }
+    let small = (0..free.len()).filter(|&i| free[i].capacity() < len);
+    if let Some(i) = small.max_by_key(|&i| free[i].capacity()) {
+        free.swap_remove(i);
+    }
+    Vec::new()
 }
 
 fn give<T>(free: &Mutex<Vec<Vec<T>>>, buffer: Vec<T>) {
@@ -36,9 +45,6 @@ impl Buffers {
     pub(crate) fn rows(&self, rows: usize, width: usize) -> Array2<f32> {
         let len = rows * width;
         let mut buffer = take(&self.rows, len);
-        if buffer.len() > 4 * len + 4096 {
-            buffer = Vec::new();
-        }
         buffer.resize(len, 0.0);
         Array2::from_shape_vec((rows, width), buffer).expect("the buffer has this length")
     }

@@ -52,6 +52,7 @@ impl Model<'_> {
 
         let mut mixed = rows(c.qkv_dim()); // [T, 2HkK+HvV]
         self.convolve(&qkv, &p.taps, &mut state.conv, &mut mixed);
+        self.buffers.recycle(qkv);
         at.rows("linear_attn.conv1d", &mixed)?;
         let kept = state.conv.len() / c.qkv_dim();
         at.offer("linear_attn.conv_state", &[c.qkv_dim(), kept], Extent::State, || {
@@ -73,6 +74,7 @@ impl Model<'_> {
         });
         let mut by_head = self.buffers.rows(hv, tokens * vd); // [Hv, T·V]
         self.delta_heads(&mixed, &a, &b, &mut state.recurrent, &mut by_head);
+        self.buffers.recycle(mixed);
         let head = |t: usize, v: usize| &slice(&by_head)[(v * tokens + t) * vd..][..vd];
         at.offer("linear_attn.core_attn_out", &[tokens, hv, vd], Extent::Tokens, || {
             let of_token = |t| (0..hv).flat_map(move |v| head(t, v)).copied();
@@ -89,10 +91,12 @@ impl Model<'_> {
                 (self.table.gated_norm)(head(t, v), &p.norm, c.rms_norm_eps, z, y);
             }
         });
+        self.buffers.recycle(by_head);
+        self.buffers.recycle(z);
         at.rows("linear_attn.norm", &gated)?;
         let y = self.linear(&self.input(&gated, &w.out_proj), &w.out_proj); // [T, D]
         at.rows("linear_attn", &y)?;
-        [qkv, z, b, a, mixed, by_head, gated].into_iter().for_each(|rows| self.buffers.recycle(rows));
+        [b, a, gated].into_iter().for_each(|rows| self.buffers.recycle(rows));
         Ok(y)
     }
 

@@ -61,15 +61,12 @@ impl Model<'_> {
 
     /// What comes out of [`Model::gate_and_up`] goes down: `[T, D]` of each.
     fn down(&self, visits: &[Visit], inner: Vec<(Rows, Rows)>) -> Vec<Rows> {
-        let product = |(gate, up): (Rows, Rows)| {
-            let width = gate.ncols();
-            let mut inner = self.buffers.rows(gate.nrows(), width); // [T, F]
+        let product = |(gate, mut inner): (Rows, Rows)| {
+            let width = inner.ncols();
             self.each_row(&mut inner, |t, y| {
-                let row = t * width..(t + 1) * width;
-                (self.table.silu_product)(&slice(&gate)[row.clone()], &slice(&up)[row], y);
+                (self.table.silu_product)(&slice(&gate)[t * width..(t + 1) * width], y); // [T, F]
             });
             self.buffers.recycle(gate);
-            self.buffers.recycle(up);
             inner
         };
         let inner: Vec<Rows> = inner.into_iter().map(product).collect();

@@ -184,6 +184,15 @@ impl<'w> Model<'w> {
         self.team.each(&mut rows, |(t, row)| work(*t, row));
     }
 
+    /// `x` times one matrix, as the pass does it: `[T, K] → [T, N]`. To measure and to judge a kernel alone.
+    ///
+    /// # Panics
+    /// `x` has another width than the matrix.
+    pub fn product(&self, x: &Array2<f32>, w: &Matrix<'_>) -> Array2<f32> {
+        assert!(x.ncols() == w.cols(), "shapes agree");
+        self.linear(&self.input(x, w), w)
+    }
+
     /// Rows made ready for matrices whose columns are stored as `w`'s are.
     pub(crate) fn input<'x>(&'x self, x: &'x Rows, w: &Matrix<'_>) -> Input<'x> {
         Input::new(x.view(), w.col_tiling(), self.table, &self.buffers)

@@ -24,7 +24,7 @@ mod state;
 pub use error::Error;
 pub use forward::{Logits, Model, Options};
 pub use kernels::Kernels;
-pub use state::State;
+pub use state::{Kv, State};
 
 /// What every report of the fast path says it is. See `docs/contract.md`.
 pub const CONTRACT: &str = "etalon-fast/1";

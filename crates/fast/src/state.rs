@@ -6,9 +6,30 @@ use model::{Config, LayerType};
 
 use crate::error::Error;
 
+/// How the caches of keys and values hold their numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kv {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// Rounded to the nearest f16, in half the memory: off by 2⁻¹¹ of themselves at most, and infinite from 65520 on.
+    F16,
+}
+
+impl Kv {
+    /// As states and reports name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kv::F32 => "f32",
+            Kv::F16 => "f16",
+        }
+    }
+}
+
 /// Everything that the tokens so far have left behind. Cloning it forks the text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
+    kv: Kv,
     pub(crate) position: usize,
     pub(crate) layers: Vec<LayerState>,
 }
@@ -29,36 +50,108 @@ pub(crate) struct DeltaState {
 }
 
 /// Attention's part: keys after RoPE and values, `[positions, Hkv, Dh]` each.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AttentionState {
-    pub k: Vec<f32>,
-    pub v: Vec<f32>,
+    pub k: Cached,
+    pub v: Cached,
+}
+
+/// Numbers that are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cached {
+    F32(Vec<f32>),
+    /// Two bytes each, the low one first.
+    F16(Vec<u8>),
 }
 
 /// Positions by which a cache grows at least.
 const GROWTH: usize = 256;
 
 impl AttentionState {
-    /// Appends rows; the cache grows by little more than what comes, not to double its size.
+    fn new(kv: Kv) -> AttentionState {
+        let empty = || match kv {
+            Kv::F32 => Cached::F32(Vec::new()),
+            Kv::F16 => Cached::F16(Vec::new()),
+        };
+        AttentionState { k: empty(), v: empty() }
+    }
+
+    /// Appends rows of `stride` numbers.
     pub(crate) fn extend(&mut self, k: &[f32], v: &[f32], stride: usize) {
-        for (cache, rows) in [(&mut self.k, k), (&mut self.v, v)] {
-            if cache.capacity() - cache.len() < rows.len() {
-                cache.reserve_exact(rows.len() + GROWTH * stride);
+        self.k.extend(k, GROWTH * stride);
+        self.v.extend(v, GROWTH * stride);
+    }
+}
+
+impl Cached {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Cached::F32(numbers) => numbers.len(),
+            Cached::F16(bytes) => bytes.len() / 2,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Cached::F32(numbers) => 4 * numbers.len(),
+            Cached::F16(bytes) => bytes.len(),
+        }
+    }
+
+    /// Grows by little more than what comes, not to double its size.
+    fn extend(&mut self, rows: &[f32], more: usize) {
+        match self {
+            Cached::F32(numbers) => {
+                if numbers.capacity() - numbers.len() < rows.len() {
+                    numbers.reserve_exact(rows.len() + more);
+                }
+                numbers.extend_from_slice(rows);
             }
-            cache.extend_from_slice(rows);
+            Cached::F16(bytes) => {
+                if bytes.capacity() - bytes.len() < 2 * rows.len() {
+                    bytes.reserve_exact(2 * (rows.len() + more));
+                }
+                bytes.extend(rows.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()));
+            }
+        }
+    }
+
+    fn save(&self, to: &mut impl Write) -> std::io::Result<()> {
+        match self {
+            Cached::F32(numbers) => write(to, numbers),
+            Cached::F16(bytes) => to.write_all(bytes),
+        }
+    }
+
+    fn restore(&mut self, from: &mut impl Read, len: usize) -> Result<(), Error> {
+        match self {
+            Cached::F32(numbers) => read(from, numbers, len),
+            Cached::F16(bytes) => {
+                let len = len as u64 * 2;
+                from.take(len).read_to_end(bytes).map_err(|e| Error::State(e.to_string()))?;
+                match bytes.len() as u64 == len {
+                    true => Ok(()),
+                    false => Err(Error::State("it is cut short or of another model".into())),
+                }
+            }
         }
     }
 }
 
 /// First bytes of a saved state; the number is the version of what follows.
-const MAGIC: &[u8; 16] = b"etalon faster 1\n";
+const MAGIC: &[u8; 16] = b"etalon faster 2\n";
 
 /// Numbers converted at a time on their way to or from a file.
 const CHUNK: usize = 1 << 14;
 
 impl State {
-    /// Before the first token.
+    /// Before the first token, with caches in f32.
     pub fn new(config: &Config) -> State {
+        State::with_kv(config, Kv::F32)
+    }
+
+    /// Before the first token.
+    pub fn with_kv(config: &Config, kv: Kv) -> State {
         let recurrent =
             config.linear_num_value_heads * config.linear_key_head_dim * config.linear_value_head_dim;
         let layer = |kind: &LayerType| match kind {
@@ -66,9 +159,23 @@ impl State {
                 conv: vec![0.0; (config.linear_conv_kernel_dim - 1) * config.qkv_dim()],
                 recurrent: vec![0.0; recurrent],
             }),
-            LayerType::FullAttention => LayerState::Attention(AttentionState::default()),
+            LayerType::FullAttention => LayerState::Attention(AttentionState::new(kv)),
         };
-        State { position: 0, layers: config.layer_types.iter().map(layer).collect() }
+        State { kv, position: 0, layers: config.layer_types.iter().map(layer).collect() }
+    }
+
+    /// How its caches hold their numbers.
+    pub fn kv(&self) -> Kv {
+        self.kv
+    }
+
+    /// Bytes of all its numbers.
+    pub fn bytes(&self) -> usize {
+        let bytes = |layer: &LayerState| match layer {
+            LayerState::DeltaNet(s) => 4 * (s.conv.len() + s.recurrent.len()),
+            LayerState::Attention(s) => [&s.k, &s.v].map(Cached::bytes).iter().sum(),
+        };
+        self.layers.iter().map(bytes).sum()
     }
 
     /// Tokens seen.
@@ -88,12 +195,17 @@ impl State {
     pub fn save(&self, to: &mut impl Write) -> std::io::Result<()> {
         to.write_all(MAGIC)?;
         to.write_all(&(self.position as u64).to_le_bytes())?;
-        let mut bytes = Vec::with_capacity(4 * CHUNK);
-        for values in self.layers.iter().flat_map(LayerState::parts) {
-            for values in values.chunks(CHUNK) {
-                bytes.clear();
-                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                to.write_all(&bytes)?;
+        to.write_all(&bits(self.kv).to_le_bytes())?;
+        for layer in &self.layers {
+            match layer {
+                LayerState::DeltaNet(s) => {
+                    write(to, &s.conv)?;
+                    write(to, &s.recurrent)?;
+                }
+                LayerState::Attention(s) => {
+                    s.k.save(to)?;
+                    s.v.save(to)?;
+                }
             }
         }
         Ok(())
@@ -104,26 +216,35 @@ impl State {
     /// # Errors
     /// Not a saved state, one of another model, or one that is cut short or goes on.
     pub fn restore(from: &mut impl Read, config: &Config) -> Result<State, Error> {
-        let mut head = [0; MAGIC.len() + 8];
+        let mut head = [0; MAGIC.len() + 16];
         from.read_exact(&mut head).map_err(|e| Error::State(format!("saved state: {e}")))?;
-        let (magic, position) = head.split_at(MAGIC.len());
+        let (magic, numbers) = head.split_at(MAGIC.len());
         if magic != MAGIC {
-            return Err(Error::State("expected it to begin with \"etalon faster 1\"".into()));
+            return Err(Error::State("expected it to begin with \"etalon faster 2\"".into()));
         }
-        let position = u64::from_le_bytes(position.try_into().expect("eight bytes were split off"));
-        let mut state = State::new(config);
+        let numbers = numbers.as_chunks::<8>().0;
+        let [position, width] = [numbers[0], numbers[1]].map(u64::from_le_bytes);
+        let kv = [Kv::F32, Kv::F16].into_iter().find(|&kv| bits(kv) == width);
+        let kv = kv.ok_or_else(|| {
+            Error::State(format!("expected caches of 32 or 16 bits a number, found {width}"))
+        })?;
+        let mut state = State::with_kv(config, kv);
         let cached = usize::try_from(position)
             .ok()
             .and_then(|p| p.checked_mul(config.num_key_value_heads * config.head_dim))
             .ok_or_else(|| Error::State(format!("{position} tokens are more than any state holds")))?;
         state.position = position as usize;
         for layer in &mut state.layers {
-            let lengths = match layer {
-                LayerState::DeltaNet(s) => [s.conv.len(), s.recurrent.len()],
-                LayerState::Attention(_) => [cached, cached],
-            };
-            for (part, len) in layer.parts_mut().into_iter().zip(lengths) {
-                read(from, part, len)?;
+            match layer {
+                LayerState::DeltaNet(s) => {
+                    let lengths = [s.conv.len(), s.recurrent.len()];
+                    read(from, &mut s.conv, lengths[0])?;
+                    read(from, &mut s.recurrent, lengths[1])?;
+                }
+                LayerState::Attention(s) => {
+                    s.k.restore(from, cached)?;
+                    s.v.restore(from, cached)?;
+                }
             }
         }
         match from.read(&mut [0]) {
@@ -132,6 +253,24 @@ impl State {
             Err(e) => Err(Error::State(e.to_string())),
         }
     }
+}
+
+/// Bits of a cached number, which a file says.
+fn bits(kv: Kv) -> u64 {
+    match kv {
+        Kv::F32 => 32,
+        Kv::F16 => 16,
+    }
+}
+
+fn write(to: &mut impl Write, values: &[f32]) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(4 * CHUNK);
+    for values in values.chunks(CHUNK) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        to.write_all(&bytes)?;
+    }
+    Ok(())
 }
 
 /// Fills `part` with `len` numbers; it grows as they come, whatever length was declared.
@@ -145,20 +284,4 @@ fn read(from: &mut impl Read, part: &mut Vec<f32>, len: usize) -> Result<(), Err
         part.extend(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
     }
     Ok(())
-}
-
-impl LayerState {
-    fn parts(&self) -> [&Vec<f32>; 2] {
-        match self {
-            LayerState::DeltaNet(s) => [&s.conv, &s.recurrent],
-            LayerState::Attention(s) => [&s.k, &s.v],
-        }
-    }
-
-    fn parts_mut(&mut self) -> [&mut Vec<f32>; 2] {
-        match self {
-            LayerState::DeltaNet(s) => [&mut s.conv, &mut s.recurrent],
-            LayerState::Attention(s) => [&mut s.k, &mut s.v],
-        }
-    }
 }

@@ -66,13 +66,14 @@ pub(crate) struct Table {
     pub rms_norm: fn(&[f32], &[f32], f64, &mut [f32]),
     pub gated_norm: fn(&[f32], &[f32], f64, &[f32], &mut [f32]),
     pub l2_norm: fn(&mut [f32], f64),
-    pub silu_product: fn(&[f32], &[f32], &mut [f32]),
+    pub silu_product: fn(&[f32], &mut [f32]),
     pub sigmoid_product: fn(&[f32], &[f32], &mut [f32]),
     pub add: fn(&[f32], &[f32], &mut [f32]),
     pub add_scaled: fn(&mut [f32], f32, &[f32]),
     pub convolve: fn(&[&[f32]], &[&[f32]], &mut [f32]),
     pub delta_rule: fn(&DeltaHead<'_>, &mut [f32], &mut [f32]),
-    pub attend: fn(&[f32], usize, usize, &Cache<'_>, usize, f32, &mut Vec<f32>, &mut [f32]),
+    pub attend: fn(&[f32], usize, usize, &Cache<'_, [f32]>, usize, f32, &mut Vec<f32>, &mut [f32]),
+    pub attend_f16: fn(&[f32], usize, usize, &Cache<'_, [u8]>, usize, f32, &mut Vec<f32>, &mut [f32]),
 }
 
 impl Table {
@@ -123,15 +124,17 @@ macro_rules! table {
             rms_norm(x: &[f32], gain: &[f32], eps: f64, y: &mut [f32]) = plain::rms_norm;
             gated_norm(x: &[f32], gain: &[f32], eps: f64, z: &[f32], y: &mut [f32]) = plain::gated_norm;
             l2_norm(x: &mut [f32], scale: f64) = plain::l2_norm;
-            silu_product(gate: &[f32], up: &[f32], y: &mut [f32]) = plain::silu_product;
+            silu_product(gate: &[f32], y: &mut [f32]) = plain::silu_product;
             sigmoid_product(x: &[f32], gate: &[f32], y: &mut [f32]) = plain::sigmoid_product;
             add(a: &[f32], b: &[f32], y: &mut [f32]) = plain::add;
             add_scaled(y: &mut [f32], scale: f32, x: &[f32]) = plain::add_scaled;
             convolve(rows: &[&[f32]], taps: &[&[f32]], y: &mut [f32]) = plain::convolve;
             delta_rule(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32])
                 = plain::delta_rule::<$lanes, $groups>;
-            attend(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_>, positions: usize, scale: f32,
-                weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes>;
+            attend(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_, [f32]>, positions: usize,
+                scale: f32, weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes, [f32]>;
+            attend_f16(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_, [u8]>, positions: usize,
+                scale: f32, weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes, [u8]>;
         );
 
         pub(super) const TABLE: Table = Table {
@@ -139,7 +142,7 @@ macro_rules! table {
             tile_tokens: $tokens,
             $($row,)* row_f32, row_f16, row_bf16, pack, fix_tokens, open_row, add_superblock, scatter,
             product, dot, rms_norm, gated_norm, l2_norm, silu_product, sigmoid_product, add, add_scaled, convolve,
-            delta_rule, attend,
+            delta_rule, attend, attend_f16,
         };
     };
     (@functions $features:tt

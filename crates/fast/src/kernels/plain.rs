@@ -84,11 +84,11 @@ pub(crate) fn l2_norm(x: &mut [f32], scale: f64) {
     x.iter_mut().for_each(|x| *x *= scale);
 }
 
-/// `y = silu(gate) · up`.
+/// `y = silu(gate) · y`.
 #[inline(always)]
-pub(crate) fn silu_product(gate: &[f32], up: &[f32], y: &mut [f32]) {
-    for ((y, &gate), up) in y.iter_mut().zip(gate).zip(up) {
-        *y = silu(gate) * up;
+pub(crate) fn silu_product(gate: &[f32], y: &mut [f32]) {
+    for (y, &gate) in y.iter_mut().zip(gate) {
+        *y *= silu(gate);
     }
 }
 
@@ -254,37 +254,63 @@ fn delta_columns<L: Lanes, const G: usize, const WHOLE: bool>(
 /// Positions whose weighted values are summed before they join the rest: bounds the error of long contexts.
 const POSITIONS: usize = 128;
 
-/// The cache of one key-value head: rows `stride` apart, from `first` on.
-pub(crate) struct Cache<'a> {
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+/// The cache of one key-value head: rows `stride` numbers apart, from `first` on.
+pub(crate) struct Cache<'a, C: Held + ?Sized> {
+    pub k: &'a C,
+    pub v: &'a C,
     pub stride: usize,
     pub first: usize,
+}
+
+/// Cached numbers, whatever they are held in.
+pub(crate) trait Held {
+    /// `wide.len()` of them from `at` on; in `wide` if they are held in another type.
+    fn row<'a, L: Lanes>(&'a self, at: usize, wide: &'a mut [f32]) -> &'a [f32];
+}
+
+impl Held for [f32] {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&'a self, at: usize, wide: &'a mut [f32]) -> &'a [f32] {
+        &self[at..at + wide.len()]
+    }
+}
+
+/// f16, the low byte first.
+impl Held for [u8] {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&'a self, at: usize, wide: &'a mut [f32]) -> &'a [f32] {
+        let (groups, rest) = self[2 * at..2 * (at + wide.len())].as_chunks::<{ 2 * LANES }>();
+        let (lanes, last) = wide.as_chunks_mut::<LANES>();
+        for (lane, group) in lanes.iter_mut().zip(groups) {
+            L::load_f16(group).store(lane);
+        }
+        for (x, bytes) in last.iter_mut().zip(rest.as_chunks::<2>().0) {
+            *x = half::f16::from_le_bytes(*bytes).to_f32();
+        }
+        wide
+    }
 }
 
 /// `softmax(q·kᵀ·scale) v` of the query heads that share a key-value head, over `positions`: `queries` and `out` are
 /// `[heads, Dh]`, queries `query_stride` apart. `weights` is working space.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its shape")]
-pub(crate) fn attend<L: Lanes>(
+pub(crate) fn attend<L: Lanes, C: Held + ?Sized>(
     queries: &[f32],
     query_stride: usize,
     head_dim: usize,
-    cache: &Cache<'_>,
+    cache: &Cache<'_, C>,
     positions: usize,
     scale: f32,
     weights: &mut Vec<f32>,
     out: &mut [f32],
 ) {
     let heads = out.len() / head_dim;
-    let row = |of: &'_ [f32], p: usize| -> std::ops::Range<usize> {
-        debug_assert!(p * cache.stride < of.len());
-        p * cache.stride + cache.first..p * cache.stride + cache.first + head_dim
-    };
+    let mut wide = vec![0f32; head_dim];
     weights.clear();
     weights.resize(heads * positions, 0.0);
     for p in 0..positions {
-        let k = &cache.k[row(cache.k, p)];
+        let k = cache.k.row::<L>(p * cache.stride + cache.first, &mut wide);
         for h in 0..heads {
             weights[h * positions + p] = dot::<L>(&queries[h * query_stride..][..head_dim], k) * scale;
         }
@@ -297,7 +323,7 @@ pub(crate) fn attend<L: Lanes>(
     for start in (0..positions).step_by(POSITIONS) {
         partial.fill(0.0);
         for p in start..positions.min(start + POSITIONS) {
-            let v = &cache.v[row(cache.v, p)];
+            let v = cache.v.row::<L>(p * cache.stride + cache.first, &mut wide);
             for (h, partial) in partial.chunks_exact_mut(head_dim).enumerate() {
                 add_scaled(partial, weights[h * positions + p], v);
             }

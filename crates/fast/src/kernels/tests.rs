@@ -321,7 +321,10 @@ fn every_table_has_the_bits_of_scalar_on_activations() {
                 take(&|y| (table.rms_norm)(&x, &gain, 1e-6, y));
                 take(&|y| (table.gated_norm)(&x, &gain, 1e-6, &z, y));
                 take(&|y| (table.l2_norm)(y, 0.5));
-                take(&|y| (table.silu_product)(&x, &z, y));
+                take(&|y| {
+                    y.copy_from_slice(&z);
+                    (table.silu_product)(&x, y);
+                });
                 take(&|y| (table.sigmoid_product)(&x, &z, y));
                 take(&|y| (table.add)(&x, &z, y));
                 take(&|y| (table.add_scaled)(y, 0.3, &x));
@@ -359,7 +362,7 @@ fn every_table_has_the_bits_of_scalar_on_the_delta_rule_and_attention() {
         let of = |table: &Table| {
             let (mut state, mut out) = (state.clone(), vec![0f32; tokens * value_dim]);
             (table.delta_rule)(&head, &mut state, &mut out);
-            let cache = Cache { k: &mixed, v: &mixed, stride: key_dim, first: 0 };
+            let cache = Cache { k: &mixed[..], v: &mixed[..], stride: key_dim, first: 0 };
             let mut attended = vec![0f32; 2 * key_dim];
             (table.attend)(&mixed, key_dim, key_dim, &cache, tokens, 0.7, &mut Vec::new(), &mut attended);
             [state, out, attended].concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
@@ -367,6 +370,37 @@ fn every_table_has_the_bits_of_scalar_on_the_delta_rule_and_attention() {
         let expected = of(&scalar::TABLE);
         for kernels in Kernels::all() {
             assert!(of(kernels.table()) == expected, "{kernels:?} {key_dim} {value_dim}");
+        }
+    }
+}
+
+/// Caches in f16 give the bits of the same numbers in f32, in every table: keys of one part of a row, values of another.
+#[test]
+fn attention_over_f16_is_that_over_the_same_numbers() {
+    let mut random = Random(10);
+    for (head_dim, heads, positions) in [(8, 1, 3), (64, 4, 130), (72, 2, 300)] {
+        let stride = 3 * head_dim + 5;
+        let narrow = |rows: &[f32]| -> Vec<u8> {
+            rows.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+        };
+        let wide = |bytes: &[u8]| -> Vec<f32> {
+            bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
+        };
+        let [k16, v16] = [(); 2].map(|()| narrow(&activations(0, positions * stride, &mut random)));
+        let (k, v) = (wide(&k16), wide(&v16));
+        let queries = activations(0, heads * head_dim, &mut random);
+        let (first, scale) = (head_dim + 2, 0.3);
+        let mut expected = vec![0f32; heads * head_dim];
+        let cache = Cache { k: &k[..], v: &v[..], stride, first };
+        let (attend, none) = (scalar::TABLE.attend, &mut Vec::new());
+        attend(&queries, head_dim, head_dim, &cache, positions, scale, none, &mut expected);
+        assert!(expected.iter().all(|x| x.is_finite() && *x != 0.0));
+        for kernels in Kernels::all() {
+            let mut found = vec![0f32; heads * head_dim];
+            let cache = Cache { k: &k16[..], v: &v16[..], stride, first };
+            let attend = kernels.table().attend_f16;
+            attend(&queries, head_dim, head_dim, &cache, positions, scale, none, &mut found);
+            assert_eq!(found, expected, "{kernels:?} {head_dim}");
         }
     }
 }

@@ -333,7 +333,8 @@ fn split_lines<'a>(
     lines: impl Iterator<Item = &'a str>,
     place: &str,
 ) -> Result<Vec<(String, String)>, TokenizerError> {
-    lines.enumerate().map(|(rank, line)| split_merge(line, rank, place)).collect()
+    let owned = |(left, right): (&str, &str)| (left.to_owned(), right.to_owned());
+    lines.enumerate().map(|(rank, line)| Ok(owned(split_merge(line, rank, place)?))).collect()
 }
 
 fn read(path: &Path) -> Result<String, TokenizerError> {

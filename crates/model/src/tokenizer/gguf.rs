@@ -1,10 +1,10 @@
 //! The tokenizer in GGUF metadata: `tokenizer.ggml.*`.
 
-use super::vocabulary::{Pipeline, Vocabulary, split_merge};
+use super::bpe::{Bpe, Listed};
+use super::vocabulary::{Pipeline, assemble, check_added, split_merge};
 use super::{Tokenizer, TokenizerError};
 use format::gguf::{KeyError, KeyValues, Value};
 use tokenizers::AddedToken;
-use tokenizers::models::bpe::Vocab;
 
 /// The one kind of tokenizer that is read: byte-level BPE.
 const BYTE_LEVEL_BPE: &str = "gpt2";
@@ -71,37 +71,33 @@ impl Tokenizer {
                 expected: tokens.len(),
             });
         }
-        let mut vocabulary = Vocabulary {
-            place: TOKENS.to_owned(),
-            merges_place: MERGES.to_owned(),
-            tokens: Vocab::default(),
-            merges: Vec::with_capacity(merges.len()),
-            added: Vec::new(),
-            ignore_merges: false,
-        };
-        vocabulary.tokens.reserve(tokens.len());
+        let too_many = |_| TokenizerError::TooManyTokens { place: TOKENS.to_owned(), found: tokens.len() };
+        let (mut listed, mut added) = (Vec::with_capacity(tokens.len()), Vec::new());
         for (index, (&token, &found)) in tokens.iter().zip(token_types).enumerate() {
-            let id = u32::try_from(index).map_err(|_| TokenizerError::TooManyTokens {
-                place: TOKENS.to_owned(),
-                found: tokens.len(),
-            })?;
             match found {
                 token_type::NORMAL => {}
                 token_type::CONTROL | token_type::USER_DEFINED => {
                     // GGUF keeps no more of an added token than its type. Those of the family match as they are
                     // written: before normalisation, and without the white space around them.
                     let special = found == token_type::CONTROL;
-                    vocabulary.added.push(AddedToken::from(token, special).normalized(false));
+                    added.push(AddedToken::from(token, special).normalized(false));
                 }
                 token_type::UNUSED => continue,
                 _ => return Err(TokenizerError::TokenType { id: index, found }),
             }
-            vocabulary.insert(token.to_owned(), id)?;
+            listed.push((token, u32::try_from(index).map_err(too_many)?));
         }
-        for (rank, merge) in merges.iter().enumerate() {
-            vocabulary.merges.push(split_merge(merge, rank, MERGES)?);
-        }
-        vocabulary.build(pipeline)
+        check_added(&added, TOKENS)?;
+        let bpe = Bpe::new(Listed {
+            place: TOKENS,
+            merges_place: MERGES,
+            tokens: listed,
+            merges: (merges.iter().enumerate())
+                .map(|(rank, merge)| split_merge(merge, rank, MERGES))
+                .collect::<Result<_, _>>()?,
+            ignore_merges: false,
+        })?;
+        assemble(bpe, &added, pipeline, TOKENS)
     }
 }
 

@@ -1,8 +1,10 @@
-//! Text to token ids and back, exactly as Hugging Face's `tokenizers` does it.
+//! Text to token ids and back, exactly as Hugging Face's `tokenizers` does it: normalised, searched for added tokens and
+//! split by that library, merged by a model of our own that is sooner ready.
 //!
 //! The ids are the first thing two implementations must agree on, so nothing here is guessed: an unknown
 //! pre-tokenizer, a byte without a token or a text that the splitting regex cannot take is an error.
 
+mod bpe;
 mod directory;
 mod error;
 mod gguf;
@@ -12,14 +14,11 @@ pub use directory::Parts;
 pub use error::TokenizerError;
 pub use vocabulary::splitting_regex;
 
-use tokenizers::models::bpe::{self, BPE};
-use tokenizers::normalizers::byte_level::ByteLevel as ByteLevelAlphabet;
+use bpe::{Bpe, Missing};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    Decoder, NormalizedString, Normalizer, NormalizerWrapper, PreTokenizerWrapper, TokenizerImpl,
-};
+use tokenizers::{Decoder, NormalizerWrapper, PreTokenizerWrapper, TokenizerImpl};
 
-type Inner = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, ByteLevel, ByteLevel>;
+type Inner = TokenizerImpl<Bpe, NormalizerWrapper, PreTokenizerWrapper, ByteLevel, ByteLevel>;
 
 /// The longest run of white space that is encoded, in characters.
 ///
@@ -44,7 +43,10 @@ impl Tokenizer {
         refuse_blank_run(text)?;
         match self.inner.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(source) => Err(self.explain(text, source)),
+            Err(source) => Err(match source.downcast_ref() {
+                Some(&Missing(token)) => TokenizerError::NoToken { token },
+                None => TokenizerError::Library { place: "encode".to_owned(), source },
+            }),
         }
     }
 
@@ -96,21 +98,6 @@ impl Tokenizer {
                 Err(TokenizerError::OutOfVocabulary { position, id: ids[position], vocab_size })
             }
             None => Ok(()),
-        }
-    }
-
-    /// Names the character that made encoding fail.
-    fn explain(&self, text: &str, source: tokenizers::Error) -> TokenizerError {
-        let mut spelled = NormalizedString::from(text);
-        let normalised = self.inner.get_normalizer().map_or(Ok(()), |n| n.normalize(&mut spelled));
-        let spelling = normalised.and_then(|()| ByteLevelAlphabet::new().normalize(&mut spelled));
-        let missing =
-            spelled.get().chars().find(|c| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none());
-        match (source.downcast_ref::<bpe::Error>(), spelling, missing) {
-            (Some(bpe::Error::UnkTokenOutOfVocabulary(_)), Ok(()), Some(token)) => {
-                TokenizerError::NoToken { token }
-            }
-            _ => TokenizerError::Library { place: "encode".into(), source },
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Tokens, merges and added tokens, checked, as they become a tokenizer.
 
+use super::bpe::{Bpe, Listed};
 use super::{Inner, Tokenizer, TokenizerError, gguf};
-use std::collections::HashSet;
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::Vocab;
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
@@ -49,10 +49,6 @@ const MAX_ADDED_LEN: usize = 256;
 /// All added tokens together, in bytes: with many tokens the automaton takes up to 128 bytes for each. Vocabularies
 /// with a token per audio code come near 1 MiB.
 const MAX_ADDED_BYTES: usize = 2 << 20;
-
-/// Named as the unknown token, and in no vocabulary, so that a byte without a token is an error of the library:
-/// without any unknown token it drops such bytes silently.
-const NO_TOKEN: &str = "\0no token";
 
 /// What comes before merging: two steps that a `tokenizer.json` may spell in its own way.
 pub(super) struct Pipeline {
@@ -107,95 +103,64 @@ impl Vocabulary {
     }
 
     pub(super) fn build(self, pipeline: Pipeline) -> Result<Tokenizer, TokenizerError> {
-        let vocab_size = self.check()?;
-        let bpe = BPE::builder()
-            .vocab_and_merges(self.tokens, self.merges)
-            .unk_token(NO_TOKEN.to_owned())
-            .ignore_merges(self.ignore_merges)
-            .build()
-            .map_err(|source| TokenizerError::Library { place: self.merges_place, source })?;
-        let mut inner: Inner = TokenizerBuilder::new()
-            .with_model(bpe)
-            .with_normalizer(pipeline.normalizer)
-            .with_pre_tokenizer(Some(pipeline.pre_tokenizer))
-            .build()
-            .map_err(|source| TokenizerError::Library { place: self.place, source })?;
-        inner.add_tokens(&self.added);
-        Ok(Tokenizer { inner, vocab_size })
+        let bpe = self.check()?;
+        assemble(bpe, &self.added, pipeline, &self.place)
     }
 
-    /// Ids, merges and added tokens. Returns one more than the highest id.
-    pub(super) fn check(&self) -> Result<usize, TokenizerError> {
-        let vocab_size = self.check_ids()?;
-        self.check_merges()?;
-        self.check_added()?;
-        Ok(vocab_size)
-    }
-
-    /// One more than the highest id; each id must be there once.
-    fn check_ids(&self) -> Result<usize, TokenizerError> {
-        let mut ids: Vec<u32> = self.tokens.values().copied().collect();
-        ids.sort_unstable();
-        match ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(TokenizerError::SharedId { place: self.place.clone(), id: pair[0] }),
-            None => Ok(ids.last().map_or(0, |&id| id as usize + 1)),
-        }
-    }
-
-    /// Each pair must be listed once, and both tokens and what they make must be there.
-    fn check_merges(&self) -> Result<(), TokenizerError> {
-        let mut seen = HashSet::with_capacity(self.merges.len());
-        let mut whole = String::new();
-        for (rank, (left, right)) in self.merges.iter().enumerate() {
-            whole.clear();
-            whole.push_str(left);
-            whole.push_str(right);
-            let [left_id, right_id, whole_id] = [left, right, &whole].map(|token| self.tokens.get(token));
-            let (Some(left_id), Some(right_id), Some(_)) = (left_id, right_id, whole_id) else {
-                let missing = match (left_id, right_id) {
-                    (None, _) => left.clone(),
-                    (_, None) => right.clone(),
-                    _ => whole,
-                };
-                return Err(TokenizerError::MergeUnknown {
-                    place: self.merges_place.clone(),
-                    rank,
-                    left: left.clone(),
-                    right: right.clone(),
-                    missing,
-                });
-            };
-            if !seen.insert((left_id, right_id)) {
-                return Err(TokenizerError::MergeTwice {
-                    place: self.merges_place.clone(),
-                    rank,
-                    left: left.clone(),
-                    right: right.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_added(&self) -> Result<(), TokenizerError> {
-        let place = || self.place.clone();
-        if let Some(token) = self.added.iter().find(|token| token.content.len() > MAX_ADDED_LEN) {
-            let found = token.content.len();
-            return Err(TokenizerError::AddedTooLong { place: place(), found, limit: MAX_ADDED_LEN });
-        }
-        let found = self.added.iter().map(|token| token.content.len()).sum();
-        if found > MAX_ADDED_BYTES {
-            return Err(TokenizerError::TooMuchAdded { place: place(), found, limit: MAX_ADDED_BYTES });
-        }
-        Ok(())
+    /// Ids, merges and added tokens.
+    pub(super) fn check(&self) -> Result<Bpe, TokenizerError> {
+        check_added(&self.added, &self.place)?;
+        Bpe::new(Listed {
+            place: &self.place,
+            merges_place: &self.merges_place,
+            tokens: self.tokens.iter().map(|(token, id)| (token.as_str(), *id)).collect(),
+            merges: self.merges.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect(),
+            ignore_merges: self.ignore_merges,
+        })
     }
 }
 
+/// A tokenizer of a model, of tokens that are found before it, and of what comes between.
+pub(super) fn assemble(
+    bpe: Bpe,
+    added: &[AddedToken],
+    pipeline: Pipeline,
+    place: &str,
+) -> Result<Tokenizer, TokenizerError> {
+    let vocab_size = bpe.vocab_size();
+    let mut inner: Inner = TokenizerBuilder::new()
+        .with_model(bpe)
+        .with_normalizer(pipeline.normalizer)
+        .with_pre_tokenizer(Some(pipeline.pre_tokenizer))
+        .build()
+        .map_err(|source| TokenizerError::Library { place: place.to_owned(), source })?;
+    inner.add_tokens(added);
+    Ok(Tokenizer { inner, vocab_size })
+}
+
+/// Added tokens that can be searched in every text.
+pub(super) fn check_added(added: &[AddedToken], place: &str) -> Result<(), TokenizerError> {
+    let place = || place.to_owned();
+    if let Some(token) = added.iter().find(|token| token.content.len() > MAX_ADDED_LEN) {
+        let found = token.content.len();
+        return Err(TokenizerError::AddedTooLong { place: place(), found, limit: MAX_ADDED_LEN });
+    }
+    let found = added.iter().map(|token| token.content.len()).sum();
+    if found > MAX_ADDED_BYTES {
+        return Err(TokenizerError::TooMuchAdded { place: place(), found, limit: MAX_ADDED_BYTES });
+    }
+    Ok(())
+}
+
 /// The two tokens of a merge written `left right`.
-pub(super) fn split_merge(merge: &str, rank: usize, place: &str) -> Result<(String, String), TokenizerError> {
+pub(super) fn split_merge<'a>(
+    merge: &'a str,
+    rank: usize,
+    place: &str,
+) -> Result<(&'a str, &'a str), TokenizerError> {
     match merge.split_once(' ') {
         Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
-            Ok((left.to_owned(), right.to_owned()))
+            Ok((left, right))
         }
         _ => Err(TokenizerError::MergeForm { place: place.to_owned(), rank, merge: merge.to_owned() }),
     }
