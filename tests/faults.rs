@@ -120,12 +120,37 @@ fn outputs_that_are_there_and_inputs_are_left_alone() {
     {
         let hf = room.path().join("hf");
         convert(&gguf, &hf, &[]).expect(0);
+        fs::write(hf.join("mine.txt"), "x").unwrap();
+        convert(&gguf, &hf, &["--force"]).expect(0);
+        assert!(!hf.join("mine.txt").exists(), "the old directory is gone as a whole");
+        let mut names: Vec<String> = fs::read_dir(room.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["hf", "hf.receipt.json", "model.gguf", "model.gguf.receipt.json"]);
         let link = room.path().join("link.gguf");
         std::os::unix::fs::symlink(hf.join("model.safetensors"), &link).unwrap();
         let said = convert(&hf, &link, &["--force"]).expect(2).stderr;
         assert!(said.contains("is, or holds, the input"), "{said}");
     }
     assert!(fs::read(&gguf).unwrap() == before);
+}
+
+/// What is no whole model is checked as far as it goes.
+#[test]
+fn parts_are_checked_too() {
+    let room = tempfile::tempdir().unwrap();
+    let output = room.path().join("part.gguf");
+    let model = fixture("models/dense-vision-bf16");
+    for options in [["--vocab-only", "--json"].as_slice(), &["--mtp", "only", "--json"]] {
+        let json = convert(&model, &output, &[options, &["--force"]].concat()).expect(0).json();
+        assert_eq!(json["check"]["passed"], true, "{json}");
+        let [a, b] = [&model, &output].map(|path| path.to_str().unwrap());
+        etalon(["check", a, b, "--part"]).expect(0);
+        etalon(["check", a, b]).expect(2);
+        etalon(["check", fixture(MODEL).to_str().unwrap(), b, "--part"]).expect(1);
+    }
 }
 
 /// What is printed of a plan and of a check, and how it ends.
@@ -144,8 +169,19 @@ fn plans_write_nothing_and_checks_have_a_status() {
     assert_eq!(json["check"]["passed"], true);
     let receipt = fs::read_to_string(room.path().join("model.gguf.receipt.json")).unwrap();
     let receipt: serde_json::Value = serde_json::from_str(&receipt).unwrap();
-    assert_eq!(receipt["source"].as_array().unwrap().len(), 3);
-    assert!(receipt["tensors"].as_array().unwrap().iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
+    // Three shards, and the small files that are read.
+    let read: Vec<&str> = (receipt["source"].as_array().unwrap().iter())
+        .map(|file| file["path"].as_str().unwrap().rsplit('/').next().unwrap())
+        .collect();
+    for file in ["model-00003-of-00003.safetensors", "config.json", "tokenizer.json"] {
+        assert!(read.contains(&file), "{read:?}");
+    }
+    let blake3 = |entry: &serde_json::Value| entry["blake3"].as_str().is_some_and(|hash| hash.len() == 64);
+    assert!(receipt["tensors"].as_array().unwrap().iter().all(blake3));
+    assert!(receipt["source"].as_array().unwrap().iter().all(blake3));
+    convert(&model, &output, &["--receipt-hash", "sha256", "--force"]).expect(0);
+    let text = fs::read_to_string(room.path().join("model.gguf.receipt.json")).unwrap();
+    assert!(text.contains("\"sha256\"") && !text.contains("blake3"), "{text}");
     let page = room.path().join("page.html");
     let other = fixture(MODEL);
     let [model, other, page_name] = [&model, &other, &page].map(|path| path.to_str().unwrap());

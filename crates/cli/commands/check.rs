@@ -29,6 +29,9 @@ pub struct Args {
     /// Multi-token-prediction blocks that only one of the two has are no difference.
     #[arg(long)]
     without_mtp: bool,
+    /// The other is a GGUF file of a part of the model, such as a vocabulary: compare what it holds.
+    #[arg(long)]
+    part: bool,
     /// Which weights to list.
     #[arg(long, value_enum, default_value = "changed")]
     only: Listed,
@@ -52,9 +55,10 @@ pub enum Listed {
 
 impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
-        let open = |path: &PathBuf| Checkpoint::open_for(path, &format::Limits::default(), Purpose::Convert);
-        let (a, b) = (open(&self.a)?, open(&self.b)?);
-        let options = CheckOptions { without_mtp: self.without_mtp };
+        let open = |path, purpose| Checkpoint::open_for(path, &format::Limits::default(), purpose);
+        let purpose = if self.part { Purpose::Part } else { Purpose::Convert };
+        let (a, b) = (open(&self.a, Purpose::Convert)?, open(&self.b, purpose)?);
+        let options = CheckOptions { without_mtp: self.without_mtp, part: self.part };
         let check = run(&a, &b, options);
         if let Some(path) = &self.html {
             crate::file::write(path, page(&check).as_bytes(), self.force)?;
@@ -117,7 +121,7 @@ pub fn verdict(check: &Check) -> String {
     format!(
         "{}: {}; {}, {}",
         if check.passed { "SAME" } else { "DIFFERENT" },
-        counts.join(", "),
+        if counts.is_empty() { "no weights".to_owned() } else { counts.join(", ") },
         settings("configuration", check.config.len()),
         settings("tokenizer", check.tokenizer.len())
     )

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use codec::Encoding;
 use convert::check::{Check, CheckOptions};
-use convert::{Done, GgufOptions, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
+use convert::{Digest, Done, GgufOptions, Hashing, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
 use format::Existing;
 use format::gguf::Division;
 use model::{Checkpoint, Dialect, Purpose};
@@ -24,6 +24,7 @@ Examples:
   etalon convert Qwen3.5-0.8B model.gguf
   etalon convert Qwen3.5-0.8B model.gguf --type q8_0 --mtp drop --name 'Qwen3.5 0.8B'
   etalon convert Qwen3.5-0.8B model.gguf --dry-run
+  etalon convert Qwen3.5-0.8B model.gguf --as-llama-cpp --receipt-hash sha256
   etalon convert Qwen3.5-0.8B vocab.gguf --vocab-only
   etalon convert Qwen3.5-35B-A3B parts/model.gguf --split-max-size 20G
   etalon convert model.gguf Qwen3.5-0.8B-back/ --shard-size 2G")]
@@ -50,6 +51,9 @@ pub struct Args {
     /// Write parts of at most so many bytes: 300M, 1.5G (thousands), 512MiB.
     #[arg(long, value_name = "SIZE", value_parser = crate::arguments::bytes)]
     split_max_size: Option<u64>,
+    /// Choose and compute as llama.cpp's converter does where this one does otherwise (docs/convert.md has the list).
+    #[arg(long)]
+    as_llama_cpp: bool,
     /// How a Hugging Face checkpoint holds experts.
     #[arg(long, value_enum, default_value = "packed")]
     experts: HeldExperts,
@@ -62,6 +66,9 @@ pub struct Args {
     /// Where the receipt goes [default: OUTPUT.receipt.json].
     #[arg(long, value_name = "FILE", conflicts_with = "no_receipt")]
     receipt: Option<PathBuf>,
+    /// Which hash the receipt gives of every file read and every tensor written.
+    #[arg(long, value_enum, default_value = "blake3", conflicts_with = "no_receipt")]
+    receipt_hash: ReceiptHash,
     /// Write no receipt, and hash nothing.
     #[arg(long)]
     no_receipt: bool,
@@ -111,6 +118,23 @@ impl From<Blocks> for Mtp {
             Blocks::Keep => Mtp::Keep,
             Blocks::Drop => Mtp::Drop,
             Blocks::Only => Mtp::Only,
+        }
+    }
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ReceiptHash {
+    /// As b3sum prints it: the fastest.
+    Blake3,
+    /// As sha256sum prints it and hubs list it, and llama-gguf-hash for tensors.
+    Sha256,
+}
+
+impl From<ReceiptHash> for Digest {
+    fn from(hash: ReceiptHash) -> Digest {
+        match hash {
+            ReceiptHash::Blake3 => Digest::Blake3,
+            ReceiptHash::Sha256 => Digest::Sha256,
         }
     }
 }
@@ -165,11 +189,13 @@ impl Args {
             metadata: self.metadata.clone(),
             vocab_only: self.vocab_only,
             division: self.split_max_size.map(Division::by_bytes),
+            as_llama_cpp: self.as_llama_cpp,
         };
+        let hashing = self.hashing(source)?;
         let conversion = ToGguf::new(source, &options)?;
         let (plan, notes) = (conversion.plan().clone(), conversion.notes().to_vec());
-        self.convert(source, plan, notes, |existing, receipt, progress| {
-            Ok(conversion.write(&self.output, existing, receipt, progress)?)
+        self.convert(source, plan, notes, |existing, progress| {
+            Ok(conversion.write(&self.output, existing, hashing, progress)?)
         })
     }
 
@@ -179,6 +205,7 @@ impl Args {
             ("--metadata", self.metadata.is_some()),
             ("--vocab-only", self.vocab_only),
             ("--split-max-size", self.split_max_size.is_some()),
+            ("--as-llama-cpp", self.as_llama_cpp),
         ];
         if let Some((option, _)) = unfit.iter().find(|(_, given)| *given) {
             anyhow::bail!("{option} is for GGUF files; {} is to be a directory", self.output.display());
@@ -189,10 +216,11 @@ impl Args {
             mtp: self.mtp.into(),
             shard_bytes: self.shard_size,
         };
+        let hashing = self.hashing(source)?;
         let conversion = ToHf::new(source, &options)?;
         let (plan, notes) = (conversion.plan().clone(), conversion.notes().to_vec());
-        self.convert(source, plan, notes, |existing, receipt, progress| {
-            Ok(conversion.write(&self.output, existing, receipt, progress)?)
+        self.convert(source, plan, notes, |existing, progress| {
+            Ok(conversion.write(&self.output, existing, hashing, progress)?)
         })
     }
 
@@ -201,26 +229,22 @@ impl Args {
         source: &Checkpoint,
         plan: Plan,
         notes: Vec<String>,
-        write: impl FnOnce(Existing, bool, &mut dyn FnMut(u64, u64)) -> anyhow::Result<Done>,
+        write: impl FnOnce(Existing, &mut dyn FnMut(u64, u64)) -> anyhow::Result<Done>,
     ) -> anyhow::Result<Outcome> {
         if self.dry_run {
             return Ok(self.planned(&plan, &notes));
         }
-        convert::refuse_own_input(source.source(), &self.output)?;
         let receipt = self.receipt_path();
-        self.refuse_taken(receipt.as_deref())?;
         let bar = Bar::new();
         bar.begin_bytes("converting", plan.bytes());
         let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-        let done = write(existing, receipt.is_some(), &mut |done, _| eval::Progress::reached(&bar, done))?;
+        let done = write(existing, &mut |done, _| eval::Progress::reached(&bar, done))?;
         drop(bar);
         if let (Some(written), Some(path)) = (&done.receipt, &receipt) {
             let text = serde_json::to_string_pretty(written)? + "\n";
             crate::file::write(path, text.as_bytes(), self.force)?;
         }
-        // What holds no model cannot be compared with one.
-        let part = self.vocab_only || Mtp::from(self.mtp) == Mtp::Only;
-        let check = if self.no_check || part { None } else { Some(self.check(source, &done.output[0])?) };
+        let check = if self.no_check { None } else { Some(self.check(source, &done.output[0])?) };
         let failed = check.as_ref().is_some_and(|check| !check.passed);
         let converted = Converted {
             output: self.output.clone(),
@@ -234,7 +258,19 @@ impl Args {
         Ok(Outcome::new(converted, failed, converted_text))
     }
 
-    /// Before any work: it would be a pity to find out after it.
+    /// Starts to hash what is read, if anything is to be written and its receipt to be kept: the sooner, the less is
+    /// waited for. What may not be written is refused here, before any work.
+    fn hashing(&self, source: &Checkpoint) -> anyhow::Result<Option<Hashing>> {
+        if self.dry_run {
+            return Ok(None);
+        }
+        convert::refuse_own_input(source.source(), &self.output)?;
+        let receipt = self.receipt_path();
+        self.refuse_taken(receipt.as_deref())?;
+        let files = convert::files(source).into_iter().chain(self.metadata.clone());
+        Ok(receipt.is_some().then(|| Hashing::start(files.collect(), self.receipt_hash.into())))
+    }
+
     fn refuse_taken(&self, receipt: Option<&Path>) -> anyhow::Result<()> {
         for path in [Some(self.output.as_path()), receipt].into_iter().flatten() {
             anyhow::ensure!(
@@ -271,8 +307,11 @@ impl Args {
 
     /// Opens what was written and compares it with what it was made of.
     fn check(&self, source: &Checkpoint, output: &Path) -> anyhow::Result<Check> {
-        let written = Checkpoint::open(output, &format::Limits::default())?;
-        let options = CheckOptions { without_mtp: Mtp::from(self.mtp) == Mtp::Drop };
+        let mtp = Mtp::from(self.mtp);
+        let part = self.vocab_only || mtp == Mtp::Only;
+        let purpose = if part { Purpose::Part } else { Purpose::Run };
+        let written = Checkpoint::open_for(output, &format::Limits::default(), purpose)?;
+        let options = CheckOptions { without_mtp: mtp == Mtp::Drop, part };
         Ok(check::run(source, &written, options))
     }
 }

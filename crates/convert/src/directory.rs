@@ -51,6 +51,10 @@ impl Directory {
         check(&path, existing)?;
         let io = |source| Error::Io { path: path.clone(), action: "move the finished directory to", source };
         if path.symlink_metadata().is_ok() {
+            if exchange(temporary.path(), &path) {
+                // Dropped, the temporary takes the old one with it; so does the next run, should this one be killed.
+                return Ok(());
+            }
             // A directory cannot be renamed over a full one: the old one steps aside first, and back on failure. No run
             // clears away what has this name: whoever is killed here finds the old one in it.
             let aside = Builder::new().prefix(".replaced-").tempdir_in(parent(&path)).map_err(io)?;
@@ -67,6 +71,18 @@ impl Directory {
         let _ = temporary.keep();
         Ok(())
     }
+}
+
+/// Lets two directories change names at once; `false` where the system or the file system cannot.
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// Whether something may be put at `path`: replacing takes whole directories away, so only checkpoints and empty ones.

@@ -5,7 +5,10 @@
 //! direction, by [`Form`].
 #![forbid(unsafe_code)]
 
+mod as_llama_cpp;
+mod card;
 pub mod check;
+mod digest;
 mod directory;
 mod error;
 mod form;
@@ -27,6 +30,7 @@ mod to_gguf;
 mod to_hf;
 mod vocabulary;
 
+pub use digest::{Digest, Hash, Hashed, Hashing};
 pub use directory::Directory;
 pub use error::Error;
 pub use form::{Form, Held};
@@ -35,8 +39,9 @@ pub use mock::Mock;
 pub use naming::NameParts;
 pub use own_input::refuse_own_input;
 pub use plan::{Left, Mtp, Plan, Planned, Why};
-pub use receipt::{Done, Hashed, Receipt, Tool, Written};
+pub use receipt::{Done, Receipt, Tool, Written};
 pub use source::{Rows, Source, StoredRow};
+pub use sources::files;
 pub use target::{Experts, Part, Target, targets};
 pub use to_gguf::{GgufOptions, ToGguf};
 pub use to_hf::{HfOptions, ToHf};

@@ -1,16 +1,30 @@
 //! What is done with a source as a whole.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use codec::Encoding;
-use model::{Checkpoint, Use};
+use model::{Checkpoint, Dialect, Use};
 
+use crate::digest::{Digest, Hash, Hashed, Hashes, Hashing};
 use crate::error::Error;
 use crate::pipeline::{self, Encoded, Progress, Sink};
 use crate::plan::Plan;
-use crate::receipt::{Done, Hashed, Hashes, Receipt, Tool, Written};
+use crate::receipt::{Done, Receipt, Tool, Written};
+use crate::source::Source;
+
+/// Small files of a Hugging Face checkpoint that a conversion reads where they are there.
+const READ_BESIDE: [&str; 10] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "model.safetensors.index.json",
+    "README.md",
+];
 
 /// The plain type that most bytes of a source's matrices are in. FP8 counts as BF16, of which it is made; block
 /// encodings as F32, which holds what they decode to.
@@ -32,53 +46,45 @@ pub(crate) fn dtype(source: &Checkpoint) -> Encoding {
 
 /// Hashes of what was read and of what was made of it.
 pub(crate) struct Transferred {
+    digest: Digest,
     source: Vec<Hashed>,
-    tensors: Vec<(String, String)>,
+    tensors: Vec<(String, Hash)>,
 }
 
-/// Makes every tensor and hands it to `write`. With `hash`, the source's files are hashed meanwhile, and the tensors
-/// while they are written.
+/// Makes every tensor and hands it to `write`. With `hashing`, which has the source's files, tensors are hashed while
+/// they are written.
 pub(crate) fn transfer(
-    source: &Checkpoint,
+    source: &dyn Source,
     tensors: &[Encoded],
-    hash: bool,
+    hashing: Option<Hashing>,
     write: Sink<'_>,
     progress: Progress<'_>,
 ) -> Result<Option<Transferred>, Error> {
-    if !hash {
+    let Some(hashing) = hashing else {
         pipeline::run(tensors, source, write, progress)?;
         return Ok(None);
-    }
-    let mut hashes = Hashes::default();
+    };
+    let digest = hashing.digest();
+    let mut hashes = Hashes::new(digest);
     let mut sink = |name: &str, bytes: &[u8]| {
         let write = &mut *write;
         rayon::join(|| write(name, bytes), || hashes.update(name, bytes)).0
     };
-    let source =
-        hashed_beside(source.source().files(), || pipeline::run(tensors, source, &mut sink, progress))?;
-    Ok(Some(Transferred { source, tensors: hashes.finish() }))
+    pipeline::run(tensors, source, &mut sink, progress)?;
+    Ok(Some(Transferred { digest, source: hashing.finish()?, tensors: hashes.finish() }))
 }
 
-/// Does `work` while files are hashed in a thread of their own, which stops if the work fails.
-pub(crate) fn hashed_beside<E: From<Error>>(
-    files: &[PathBuf],
-    work: impl FnOnce() -> Result<(), E>,
-) -> Result<Vec<Hashed>, E> {
-    let failed = AtomicBool::new(false);
-    let hash = |path: &PathBuf| {
-        Hashed::of(path, &failed).map_err(|source| Error::Io { path: path.clone(), action: "read", source })
-    };
-    thread::scope(|scope| {
-        let hashing = scope.spawn(|| files.iter().map(hash).collect::<Result<_, Error>>());
-        if let Err(error) = work() {
-            failed.store(true, Ordering::Relaxed);
-            return Err(error);
+/// The files that say what a checkpoint is: those of its weights, and beside a Hugging Face checkpoint's those that a
+/// conversion reads.
+pub fn files(source: &Checkpoint) -> Vec<PathBuf> {
+    let weights = source.source().files().iter().cloned();
+    match source.layout().dialect {
+        Dialect::Gguf => weights.collect(),
+        Dialect::Hf { .. } => {
+            let beside = READ_BESIDE.iter().map(|name| source.directory().join(name));
+            weights.chain(beside.filter(|path| path.is_file())).collect()
         }
-        match hashing.join() {
-            Ok(hashed) => Ok(hashed?),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    }
 }
 
 /// What came of a conversion that made `output`.
@@ -92,7 +98,7 @@ pub(crate) fn done(
         tool: Tool::ETALON,
         source: transferred.source,
         output: output.clone(),
-        tensors: Written::all(tensors, transferred.tensors),
+        tensors: Written::all(tensors, transferred.tensors, transferred.digest),
         left,
         notes,
     });

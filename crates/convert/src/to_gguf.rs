@@ -7,12 +7,15 @@ use format::Existing;
 use format::gguf::{Division, Draft};
 use model::{Checkpoint, Config, Dialect, Place};
 
+use crate::as_llama_cpp::{self, AsLlamaCpp};
+use crate::digest::Hashing;
 use crate::error::Error;
 use crate::general::General;
 use crate::gguf::{self, DEFAULT_INTERVAL, Description};
 use crate::pipeline::{Encoded, Progress};
 use crate::plan::{Mtp, Plan, plan};
 use crate::receipt::Done;
+use crate::source::Source;
 use crate::sources::{self, done, transfer};
 use crate::target::Experts;
 use crate::vocabulary::{Vocabulary, json};
@@ -32,6 +35,8 @@ pub struct GgufOptions {
     pub vocab_only: bool,
     /// Parts, instead of one file.
     pub division: Option<Division>,
+    /// Choose and compute as llama.cpp's converter does where this one does otherwise.
+    pub as_llama_cpp: bool,
 }
 
 /// A conversion that is known in every detail, and of which nothing is written yet.
@@ -45,6 +50,7 @@ pub struct ToGguf<'a> {
     file_type: u32,
     interval: u32,
     division: Option<Division>,
+    as_llama_cpp: bool,
     notes: Vec<String>,
 }
 
@@ -60,7 +66,10 @@ impl<'a> ToGguf<'a> {
                 what: format!("{} is a GGUF file already", source.path().display()),
             });
         }
-        let dtype = options.dtype.unwrap_or_else(|| sources::dtype(source));
+        let dtype = options.dtype.unwrap_or_else(|| match options.as_llama_cpp {
+            true => as_llama_cpp::dtype(source),
+            false => sources::dtype(source),
+        });
         let file_type = match dtype {
             Encoding::F32 | Encoding::F16 | Encoding::BF16 | Encoding::Q8_0 => gguf::file_type(dtype),
             _ => None,
@@ -94,6 +103,7 @@ impl<'a> ToGguf<'a> {
             false => (tensors, plan, parameters, Some(size_label)),
         };
         let mut general = General::of_directory(dir, parameters, size_label.as_deref())?;
+        notes.extend_from_slice(general.notes());
         if let Some(path) = &options.metadata {
             general.override_by(path)?;
         }
@@ -116,6 +126,7 @@ impl<'a> ToGguf<'a> {
             file_type,
             interval,
             division,
+            as_llama_cpp: options.as_llama_cpp,
             notes,
         })
     }
@@ -145,7 +156,8 @@ impl<'a> ToGguf<'a> {
         gguf::put_keys(draft, &self.config, &description, &self.vocabulary)
     }
 
-    /// Writes the file. It is there whole or not at all. With `receipt`, everything read and written is hashed.
+    /// Writes the file. It is there whole or not at all. With `receipt`, which is hashing the
+    /// source's [`files`](crate::files), so is everything written.
     ///
     /// # Errors
     /// A path that is taken, values that an encoding does not hold, or a system that refuses.
@@ -153,7 +165,7 @@ impl<'a> ToGguf<'a> {
         self,
         path: &Path,
         existing: Existing,
-        receipt: bool,
+        receipt: Option<Hashing>,
         progress: Progress<'_>,
     ) -> Result<Done, Error> {
         let mut draft = Draft::new(path);
@@ -170,7 +182,9 @@ impl<'a> ToGguf<'a> {
             None => (vec![path.to_owned()], draft.create(existing)?),
         };
         let mut write = |name: &str, bytes: &[u8]| writer.write(name, bytes);
-        let transferred = transfer(self.source, &self.tensors, receipt, &mut write, progress)?;
+        let theirs = AsLlamaCpp(self.source);
+        let source: &dyn Source = if self.as_llama_cpp { &theirs } else { self.source };
+        let transferred = transfer(source, &self.tensors, receipt, &mut write, progress)?;
         writer.finish()?;
         Ok(done(output, transferred, self.plan, self.notes))
     }

@@ -8,6 +8,7 @@ use model::layout::Role;
 use model::{Checkpoint, Config, Dialect};
 use serde_json::Value;
 
+use crate::digest::Hashing;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::hf_config;
@@ -102,7 +103,8 @@ impl<'a> ToHf<'a> {
         &self.notes
     }
 
-    /// Writes the directory. It is there whole or not at all. With `receipt`, everything read and written is hashed.
+    /// Writes the directory. It is there whole or not at all. With `receipt`, which is hashing the
+    /// source's [`files`](crate::files), so is everything written.
     ///
     /// # Errors
     /// A path that is taken, values that an encoding does not hold, or a system that refuses.
@@ -110,7 +112,7 @@ impl<'a> ToHf<'a> {
         self,
         dir: &Path,
         existing: Existing,
-        receipt: bool,
+        receipt: Option<Hashing>,
         progress: Progress<'_>,
     ) -> Result<Done, Error> {
         let directory = Directory::create(dir, existing)?;

@@ -28,6 +28,8 @@ pub enum Purpose {
     Run,
     /// They are to be rewritten: FP8 with block scales and MLX's layout will do as well.
     Convert,
+    /// Those that are there are to be compared: a GGUF file may lack any, or all.
+    Part,
 }
 
 /// A Qwen3.5 checkpoint, Hugging Face or GGUF.

@@ -11,7 +11,7 @@ pub(crate) const ARCHITECTURES: [&str; 2] = ["qwen35", "qwen35moe"];
 
 impl Config {
     /// Reads a GGUF file's keys. Sizes that GGUF does not state (the vocabulary, tied embeddings) come from its
-    /// tensors.
+    /// tensors; of a file without any, the vocabulary's from its tokens.
     ///
     /// # Errors
     /// Another architecture, a needed key absent or of the wrong kind, or keys that contradict each other.
@@ -56,8 +56,15 @@ impl Config {
             )));
         }
         let embedding = source.tensor("token_embd.weight");
-        let vocab_size = embedding
-            .and_then(|t| t.shape.dims().first().and_then(|&rows| usize::try_from(rows).ok()))
+        let vocab_size = match embedding {
+            Some(embedding) => embedding.shape.dims().first().copied(),
+            None if source.tensors().is_empty() => {
+                keys.keys.get_array("tokenizer.ggml.tokens").ok().map(|tokens| tokens.len())
+            }
+            None => None,
+        };
+        let vocab_size = vocab_size
+            .and_then(|rows| usize::try_from(rows).ok())
             .ok_or_else(|| missing("token_embd.weight (its rows are the vocabulary size)"))?;
         let feed_forward = if architecture == ARCHITECTURES[0] {
             FeedForward::Dense { intermediate_size: keys.size("feed_forward_length")? }

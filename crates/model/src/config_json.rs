@@ -108,7 +108,7 @@ impl Config {
         if let Some(found) = quantized.filter(|found| purpose == Purpose::Run || !is_block_fp8(found)) {
             let supported = match purpose {
                 Purpose::Run => "plain F32, F16 or BF16 weights: convert or dequantize the checkpoint first",
-                Purpose::Convert => {
+                Purpose::Convert | Purpose::Part => {
                     "plain F32, F16 or BF16 weights, or FP8 (e4m3) with a scale for each 128 × 128: dequantize the \
                      checkpoint with the tool that made it, or take the unquantized one"
                 }

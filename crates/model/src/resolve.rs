@@ -285,7 +285,7 @@ impl Resolver<'_> {
             .collect();
         let tied = spec.role == Role::LmHead && self.config.tie_word_embeddings;
         match present.as_slice() {
-            [] if tied || matches!(place, Place::Mtp(_)) => {}
+            [] if tied || matches!(place, Place::Mtp(_)) || self.purpose == Purpose::Part => {}
             [] => {
                 let name = self.names(spec, &forms[0], place).swap_remove(0);
                 self.problems
@@ -394,7 +394,7 @@ impl Resolver<'_> {
         if let ([channels, 1, taps], [Dim::Qkv, Dim::One, Dim::Taps]) = (expected.as_slice(), form.axes)
             && *taps > 1
         {
-            let mlx = found == [*channels, *taps, 1] && self.purpose == Purpose::Convert;
+            let mlx = found == [*channels, *taps, 1] && self.purpose != Purpose::Run;
             self.kernels[usize::from(mlx)] += 1;
             if mlx {
                 return None;

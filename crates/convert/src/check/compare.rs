@@ -5,6 +5,7 @@ use model::layout::Role;
 use model::{Checkpoint, Place};
 use rayon::prelude::*;
 
+use crate::as_llama_cpp::in_half;
 use crate::check::bound;
 use crate::form::{Form, Held};
 use crate::source::{Rows, Source};
@@ -41,6 +42,8 @@ pub(super) struct Seen {
     pub(super) rounded: bool,
     /// Of rates, the most units in the last place that an `exp` in f32 was off.
     pub(super) ulps: u32,
+    /// Whether some were computed in halves, as llama.cpp's converter computes those of F16 checkpoints.
+    pub(super) in_halves: bool,
     /// Sum over rows of what their squared errors may be; `None` if an encoding bounds nothing.
     bound: Option<f64>,
     /// The largest ratio of a row's squared error to its bound.
@@ -57,6 +60,7 @@ impl Seen {
             squares: 0.0,
             rounded: false,
             ulps: 0,
+            in_halves: false,
             bound: Some(0.0),
             worst: 0.0,
         }
@@ -71,6 +75,7 @@ impl Seen {
             squares: self.squares + other.squares,
             rounded: self.rounded || other.rounded,
             ulps: self.ulps.max(other.ulps),
+            in_halves: self.in_halves || other.in_halves,
             bound: self.bound.zip(other.bound).map(|(a, b)| a + b),
             worst: self.worst.max(other.worst),
         }
@@ -134,6 +139,9 @@ impl<'a> Pair<'a> {
             let rounded = if seen.rounded { ", rounded" } else { "" };
             steps.push(format!("{} → {}{rounded}", names(a), names(b)));
         }
+        if seen.in_halves {
+            steps.push("computed in F16, not rounded once to F32".to_owned());
+        }
         if seen.ulps > 0 {
             steps.push(format!("exp differs by {} ulp", seen.ulps));
         }
@@ -164,12 +172,16 @@ impl<'a> Pair<'a> {
         }
         // What the one's values make of the other's form and encodings is the other's; or the other way round, where
         // the first is the one that was rounded.
-        let there = Side { from: &*self.a, to: &*self.b, form: &self.form_b, encodings: &self.encodings[1] };
-        let back = Side { from: &*self.b, to: &*self.a, form: &self.form_a, encodings: &self.encodings[0] };
-        if let Some(Made { rounded, ulps }) = back.makes(row, space).or_else(|| there.makes(row, space)) {
+        let [of_a, of_b] = &self.encodings;
+        let there = Side { from: &*self.a, made_of: of_a, to: &*self.b, form: &self.form_b, encodings: of_b };
+        let back = Side { from: &*self.b, made_of: of_b, to: &*self.a, form: &self.form_a, encodings: of_a };
+        if let Some(Made { rounded, ulps, in_halves }) =
+            back.makes(row, space).or_else(|| there.makes(row, space))
+        {
             // Vectors are not compared by bytes above.
-            seen.same_bytes = cols == 1 && !rounded && ulps == 0 && self.encodings[0] == self.encodings[1];
-            (seen.rounded, seen.ulps) = (rounded, ulps);
+            let exact = !rounded && ulps == 0 && !in_halves;
+            seen.same_bytes = cols == 1 && exact && self.encodings[0] == self.encodings[1];
+            (seen.rounded, seen.ulps, seen.in_halves) = (rounded, ulps, in_halves);
             return seen;
         }
         let Space { a, b, scratch, .. } = space;
@@ -214,6 +226,7 @@ impl<'a> Pair<'a> {
 /// One direction: from the values of one file to those of the other.
 struct Side<'a> {
     from: &'a dyn Rows,
+    made_of: &'a [Encoding],
     to: &'a dyn Rows,
     form: &'a Form,
     encodings: &'a [Encoding],
@@ -223,6 +236,11 @@ struct Side<'a> {
 struct Made {
     rounded: bool,
     ulps: u32,
+    in_halves: bool,
+}
+
+impl Made {
+    const EXACTLY: Made = Made { rounded: false, ulps: 0, in_halves: false };
 }
 
 impl Side<'_> {
@@ -234,19 +252,24 @@ impl Side<'_> {
         self.form.columns_to_stored(a, scratch);
         self.form.columns_to_stored(b, scratch);
         if same(a, b) {
-            return Some(Made { rounded: false, ulps: 0 });
+            return Some(Made::EXACTLY);
         }
         for &encoding in self.encodings {
             bytes.resize(a.len() / encoding.block_len() * encoding.block_bytes(), 0);
             let quick = encoding.block_len() == 1 || QUICK.contains(&encoding);
             let made = quick && encoding.encode(a, None, bytes).is_ok();
             if made && encoding.decode(bytes, decoded).is_ok() && same(decoded, b) {
-                return Some(Made { rounded: true, ulps: 0 });
+                return Some(Made { rounded: true, ..Made::EXACTLY });
             }
         }
         let through_exp = (self.from.held(), self.to.held()) == (Held::LogOfNegative, Held::Plain);
         let near = |(a, b): (&f32, &f32)| a.to_bits().abs_diff(b.to_bits()) <= EXP_ULPS;
-        (through_exp && a.iter().zip(&*b).all(near)).then_some(Made { rounded: false, ulps: EXP_ULPS })
+        if through_exp && a.iter().zip(&*b).all(near) {
+            return Some(Made { ulps: EXP_ULPS, ..Made::EXACTLY });
+        }
+        let computed = self.made_of == [Encoding::F16] && self.from.held() != self.to.held();
+        let in_halves = |(a, b): (&f32, &f32)| in_half(*a).to_bits() == b.to_bits();
+        (computed && a.iter().zip(&*b).all(in_halves)).then_some(Made { in_halves: true, ..Made::EXACTLY })
     }
 }
 

@@ -114,6 +114,8 @@ impl Status {
 pub struct CheckOptions {
     /// Leave out multi-token-prediction blocks that only one of the two has.
     pub without_mtp: bool,
+    /// The second checkpoint is a part of the first one's: compare what it holds.
+    pub part: bool,
 }
 
 /// Compares two checkpoints. `progress` counts bytes of the second.
@@ -122,27 +124,12 @@ pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Pr
         checkpoint.layout().slots.iter().any(|slot| matches!(slot.place, Place::Mtp(_)))
     };
     let skip_mtp = options.without_mtp && has_mtp(a) != has_mtp(b);
-    let total: u64 = b.source().tensors().iter().map(|info| info.size).sum();
-    let (mut done, mut weights, mut seen) = (0, Vec::new(), HashSet::new());
-    for slot in &a.layout().slots {
-        if skip_mtp && matches!(slot.place, Place::Mtp(_)) {
-            continue;
-        }
-        seen.insert((slot.place, slot.spec.role));
-        let Some(other) = b.layout().slot(slot.place, slot.spec.role) else {
-            weights.push(Checked::lone(a, slot, Status::Missing));
-            continue;
-        };
-        weights.push(judge(a, b, slot, other));
-        done += bytes(b, other);
-        progress(done.min(total), total);
-    }
-    for slot in &b.layout().slots {
-        let skipped = skip_mtp && matches!(slot.place, Place::Mtp(_));
-        if !skipped && !seen.contains(&(slot.place, slot.spec.role)) {
-            weights.push(Checked::lone(b, slot, Status::Extra));
-        }
-    }
+    let mut tokenizer = Vec::new();
+    // Reading two vocabularies takes as long as comparing a gigabyte.
+    let weights = rayon::in_place_scope(|scope| {
+        scope.spawn(|_| tokenizer = settings::vocabularies(a, b));
+        weights(a, b, skip_mtp, options.part, progress)
+    });
     let mut notes = Vec::new();
     for (checkpoint, used, what) in [
         (a, Use::Vision, "tensors of the vision tower"),
@@ -158,15 +145,54 @@ pub fn check(a: &Checkpoint, b: &Checkpoint, options: CheckOptions, progress: Pr
     if skip_mtp {
         notes.push("not compared: multi-token prediction, which only one of the two has".to_owned());
     }
-    let config = settings::configs(a, b, skip_mtp);
-    let tokenizer = settings::vocabularies(a, b);
-    // Nothing compared is no agreement.
-    let compared = weights.iter().any(|weight| weight.status.passes());
+    if options.part {
+        let held = |checkpoint: &Checkpoint| checkpoint.layout().slots.len();
+        notes.push(format!("compared: {} weights of {}, those that the part holds", held(b), held(a)));
+    }
+    let config = settings::configs(a, b, skip_mtp, options.part);
+    // Nothing compared is no agreement; a part without weights is a vocabulary and its keys, which are compared.
+    let none_to_compare = options.part && b.source().tensors().is_empty();
+    let compared = none_to_compare || weights.iter().any(|weight| weight.status.passes());
     let passed = compared
         && weights.iter().all(|weight| weight.status.passes())
         && config.is_empty()
         && tokenizer.is_empty();
     Check { a: a.path().to_owned(), b: b.path().to_owned(), weights, config, tokenizer, notes, passed }
+}
+
+/// Judges every weight of either checkpoint.
+fn weights(
+    a: &Checkpoint,
+    b: &Checkpoint,
+    skip_mtp: bool,
+    part: bool,
+    progress: Progress<'_>,
+) -> Vec<Checked> {
+    let total: u64 = b.source().tensors().iter().map(|info| info.size).sum();
+    let (mut done, mut weights, mut seen) = (0, Vec::new(), HashSet::new());
+    for slot in &a.layout().slots {
+        if skip_mtp && matches!(slot.place, Place::Mtp(_)) {
+            continue;
+        }
+        seen.insert((slot.place, slot.spec.role));
+        let Some(other) = b.layout().slot(slot.place, slot.spec.role) else {
+            if part {
+                continue;
+            }
+            weights.push(Checked::lone(a, slot, Status::Missing));
+            continue;
+        };
+        weights.push(judge(a, b, slot, other));
+        done += bytes(b, other);
+        progress(done.min(total), total);
+    }
+    for slot in &b.layout().slots {
+        let skipped = skip_mtp && matches!(slot.place, Place::Mtp(_));
+        if !skipped && !seen.contains(&(slot.place, slot.spec.role)) {
+            weights.push(Checked::lone(b, slot, Status::Extra));
+        }
+    }
+    weights
 }
 
 fn bytes(checkpoint: &Checkpoint, slot: &Slot) -> u64 {

@@ -26,8 +26,15 @@ const SHOWN: usize = 60;
 const SECTIONS: [u64; 3] = [11, 11, 10];
 
 /// What of the configurations differs; numbers that GGUF keeps in f32 are compared as such.
-pub(super) fn configs(a: &Checkpoint, b: &Checkpoint, without_mtp: bool) -> Vec<Difference> {
-    let (a, b) = (fields(a, without_mtp), fields(b, without_mtp));
+pub(super) fn configs(a: &Checkpoint, b: &Checkpoint, without_mtp: bool, part: bool) -> Vec<Difference> {
+    let [mut a, mut b] = [a, b].map(|checkpoint| fields(checkpoint, without_mtp));
+    if part {
+        // Told by tensors that a part may lack.
+        for fields in [&mut a, &mut b] {
+            fields.remove("tie_word_embeddings");
+            fields.remove("mtp_num_hidden_layers");
+        }
+    }
     let missing = Value::Null;
     let mut names: Vec<&String> = a.keys().collect();
     names.extend(b.keys().filter(|name| !a.contains_key(*name)));
@@ -68,7 +75,7 @@ fn fields(checkpoint: &Checkpoint, without_mtp: bool) -> Map<String, Value> {
 pub(super) fn vocabularies(a: &Checkpoint, b: &Checkpoint) -> Vec<Difference> {
     let differ =
         |what: &str, a: String, b: String| Difference { what: what.to_owned(), a: short(&a), b: short(&b) };
-    let (a, b) = match (vocabulary(a), vocabulary(b)) {
+    let (a, b) = match rayon::join(|| vocabulary(a), || vocabulary(b)) {
         (Ok(a), Ok(b)) => (a, b),
         (a, b) => {
             let said = |read: Result<Vocabulary, Error>| {

@@ -34,10 +34,10 @@ pub use plan::{Plan, Planned, read as read_plan};
 pub use recipe::{RECIPES, Recipe, Rule, When, find as find_recipe};
 pub use run::Made;
 
+use crate::digest::{Digest, Hashed, Hashing};
 use crate::own_input::refuse_own_input;
 use crate::pipeline::Progress;
-use crate::receipt::{Hashed, Tool};
-use crate::sources::hashed_beside;
+use crate::receipt::Tool;
 use crate::to_gguf::{GgufOptions, ToGguf};
 use choose::{by_layer, choose, layer};
 use input::Input;
@@ -386,16 +386,13 @@ impl<'a> Job<'a> {
             }
             None => (draft.create(existing)?, vec![path.to_owned()]),
         };
-        let mut tensors = Vec::new();
         let mut sink = |name: &str, bytes: &[u8]| writer.write(name, bytes);
         let input = self.model.input();
-        let run = || {
-            tensors =
-                run::run(&self.plan, &self.originals, &input, self.importance, receipt, &mut sink, progress)?;
-            Ok::<_, Error>(())
-        };
         let files = if receipt && hashed_before.is_none() { source.files() } else { &[] };
-        let hashed = hashed_beside(files, run)?;
+        let hashing = Hashing::start(files.to_vec(), Digest::Sha256);
+        let tensors =
+            run::run(&self.plan, &self.originals, &input, self.importance, receipt, &mut sink, progress)?;
+        let hashed = hashing.finish()?;
         writer.finish()?;
         let mut notes = self.model.notes().to_vec();
         notes.extend(self.importance.iter().flat_map(|importance| {
@@ -448,8 +445,7 @@ struct Known<'a> {
 }
 
 fn hashed(path: &Path) -> Result<Hashed, Error> {
-    Hashed::of(path, &AtomicBool::new(false))
-        .map_err(|source| crate::Error::Io { path: path.to_owned(), action: "read", source }.into())
+    Ok(Hashed::of(path, Digest::Sha256, &AtomicBool::new(false))?)
 }
 
 /// Without outermost dimensions of one, which ggml does not write.

@@ -8,8 +8,8 @@ use super::importance::Importance;
 use super::input::{Input, InputRows, row_bytes};
 use super::loss::{Figures, Loss};
 use super::plan::{Plan, Planned};
+use crate::digest::{Digest, Hashes};
 use crate::pipeline::{Progress, Sink};
-use crate::receipt::Hashes;
 
 /// Bytes made between two writes. Two such pieces are held at a time, whatever the size of the model.
 const BATCH_BYTES: usize = 8 << 20;
@@ -45,7 +45,7 @@ pub fn run(
     sink: Sink<'_>,
     progress: Progress<'_>,
 ) -> Result<Vec<Made>, Error> {
-    let mut hashes = Hashes::default();
+    let mut hashes = Hashes::new(Digest::Sha256);
     let mut output = Output {
         sink: &mut |name, bytes| match hash {
             true => rayon::join(|| sink(name, bytes), || hashes.update(name, bytes)).0,
@@ -73,7 +73,7 @@ pub fn run(
         planned: planned.clone(),
         bits_per_weight: planned.bytes as f64 * 8.0 / planned.elements().max(1) as f64,
         figures: (planned.from != planned.to).then(|| loss.figures()),
-        sha256: hashes.next_if(|(name, _)| *name == planned.name).map(|(_, hash)| hash),
+        sha256: hashes.next_if(|(name, _)| *name == planned.name).map(|(_, hash)| hash.hex),
     });
     Ok(made.collect())
 }

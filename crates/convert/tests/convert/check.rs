@@ -7,7 +7,7 @@ use codec::Encoding;
 use convert::Mock;
 use convert::check::{Check, CheckOptions, Checked, Status, check};
 use format::{Existing, Limits};
-use model::Checkpoint;
+use model::{Checkpoint, Purpose};
 
 use crate::files::{fixture, open};
 
@@ -152,15 +152,45 @@ fn missing_parts_and_other_words_are_named() {
     let options = convert::GgufOptions { mtp: convert::Mtp::Drop, ..Default::default() };
     let path = room.path().join("dropped.gguf");
     let conversion = convert::ToGguf::new(&whole, &options).unwrap();
-    conversion.write(&path, Existing::Refuse, false, &mut |_, _| {}).unwrap();
+    conversion.write(&path, Existing::Refuse, None, &mut |_, _| {}).unwrap();
     let dropped: Checkpoint = open(&path);
     let strict = check(&whole, &dropped, CheckOptions::default(), &mut |_, _| {});
     assert!(!strict.passed && strict.weights.iter().any(|weight| weight.status == Status::Missing));
     let back = check(&dropped, &whole, CheckOptions::default(), &mut |_, _| {});
     assert!(!back.passed && back.weights.iter().any(|weight| weight.status == Status::Extra));
     assert!(strict.notes.iter().any(|note| note.contains("vision")), "{:?}", strict.notes);
-    let lenient = check(&whole, &dropped, CheckOptions { without_mtp: true }, &mut |_, _| {});
+    let lenient = check(
+        &whole,
+        &dropped,
+        CheckOptions { without_mtp: true, ..CheckOptions::default() },
+        &mut |_, _| {},
+    );
     assert!(lenient.passed, "{:?}", lenient.config);
+
+    // Parts by themselves: what they hold is compared, and only if that was asked for.
+    for (options, held) in [
+        (convert::GgufOptions { vocab_only: true, ..Default::default() }, 0),
+        (convert::GgufOptions { mtp: convert::Mtp::Only, ..Default::default() }, 10),
+    ] {
+        let conversion = convert::ToGguf::new(&whole, &options).unwrap();
+        conversion.write(&path, Existing::Replace, None, &mut |_, _| {}).unwrap();
+        assert!(Checkpoint::open(&path, &Limits::default()).is_err(), "no model");
+        let open_part = |path: &Path| Checkpoint::open_for(path, &Limits::default(), Purpose::Part).unwrap();
+        let part = open_part(&path);
+        assert!(part.layout().slots.len() >= held);
+        let options = CheckOptions { part: true, ..CheckOptions::default() };
+        let fits = check(&whole, &part, options, &mut |_, _| {});
+        assert!(fits.passed && fits.weights.len() == part.layout().slots.len(), "{:?}", fits.config);
+        assert!(fits.notes.iter().any(|note| note.contains("the part holds")), "{:?}", fits.notes);
+        assert!(!check(&whole, &part, CheckOptions::default(), &mut |_, _| {}).passed);
+        assert!(!check(&open(&fixture("golden/dense-f32")), &part, options, &mut |_, _| {}).passed);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(10).position(|w| w == b"<|im_end|>").unwrap();
+        bytes[at..at + 10].copy_from_slice(b"<|im_END|>");
+        fs::write(&path, &bytes).unwrap();
+        let check = check(&whole, &open_part(&path), options, &mut |_, _| {});
+        assert!(!check.passed && !check.tokenizer.is_empty());
+    }
 
     // Another word of the same length.
     let good = fixture("gguf-good/dense-text-f32-f32.gguf");

@@ -4,9 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use codec::Encoding;
+use convert::check::{CheckOptions, Checked, check};
 use convert::{GgufOptions, ToGguf, Vocabulary};
 use format::{Existing, Limits, Shape, safetensors};
+use model::layout::Role;
 use model::{Checkpoint, Purpose};
+use sha2::{Digest as _, Sha256};
 
 use crate::files::{entries, fixture};
 
@@ -47,12 +50,15 @@ fn open(dir: &Path) -> Result<Checkpoint, model::Error> {
     Checkpoint::open_for(dir, &Limits::default(), Purpose::Convert)
 }
 
-/// Every tensor of the GGUF file that a directory becomes.
+/// Every tensor of the GGUF file that a directory becomes, in F32.
 fn converted(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    converted_by(dir, GgufOptions { dtype: Some(Encoding::F32), ..GgufOptions::default() })
+}
+
+fn converted_by(dir: &Path, options: GgufOptions) -> Vec<(String, Vec<u8>)> {
     let source = open(dir).unwrap_or_else(|e| panic!("{e}"));
     let path = dir.with_extension("gguf");
-    let options = GgufOptions { dtype: Some(Encoding::F32), ..GgufOptions::default() };
-    ToGguf::new(&source, &options).unwrap().write(&path, Existing::Replace, false, &mut |_, _| {}).unwrap();
+    ToGguf::new(&source, &options).unwrap().write(&path, Existing::Replace, None, &mut |_, _| {}).unwrap();
     let file = format::open(&path, &Limits::default()).unwrap();
     file.tensors().iter().map(|info| (info.name.clone(), file.bytes(info).to_vec())).collect()
 }
@@ -186,6 +192,50 @@ fn f16_gains_and_rates_are_rounded_once() {
     logs.sort_by(|a, b| b.total_cmp(a));
     for (rate, log) in rates.into_iter().zip(logs) {
         assert_eq!(rate, -libm::exp(f64::from(log)) as f32);
+    }
+}
+
+/// As llama.cpp's converter does it: in halves, by the hashes of what it wrote; and a check knows that for what it is.
+#[test]
+fn f16_gains_and_rates_can_be_had_as_llama_cpp_computes_them() {
+    let room = tempfile::tempdir().unwrap();
+    let dir = rewritten(&fixture("golden/dense-f32"), &room.path().join("f16"), |name, shape, values| {
+        vec![plain(name, Encoding::F16, shape, &values)]
+    });
+    let made = converted_by(&dir, GgufOptions { as_llama_cpp: true, ..GgufOptions::default() });
+    let text = fs::read_to_string(fixture("golden/converted-f16.txt")).unwrap();
+    assert_eq!(text.lines().count(), made.len());
+    for (line, (name, bytes)) in text.lines().zip(&made) {
+        let [_, _, expected, _, _, sha256] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((name.as_str(), hash.as_str()), (expected, sha256));
+    }
+    let ours = converted_by(&dir, GgufOptions::default());
+    let differing: Vec<&str> =
+        made.iter().zip(&ours).filter(|(a, b)| a.1 != b.1).map(|(a, _)| a.0.as_str()).collect();
+    assert!(differing.iter().all(|name| name.contains("norm") || name.ends_with("ssm_a")), "{differing:?}");
+    assert!(differing.contains(&"output_norm.weight") && differing.contains(&"blk.0.ssm_a"));
+    converted_by(&dir, GgufOptions { as_llama_cpp: true, ..GgufOptions::default() });
+    let (a, b) = (open(&dir).unwrap(), open(&dir.with_extension("gguf")).unwrap());
+    let check = check(&a, &b, CheckOptions::default(), &mut |_, _| {});
+    assert!(check.passed);
+    // Of a rate it may be that A_log is the nearest half to what leads there, which is as good an explanation.
+    let halves = |weight: &&Checked| weight.evidence.contains("computed in F16") && weight.role != Role::ALog;
+    let gains = differing.iter().filter(|name| !name.ends_with("ssm_a"));
+    assert_eq!(check.weights.iter().filter(halves).count(), gains.count());
+}
+
+/// Nothing of an F32 checkpoint is rounded unasked; there, it is.
+#[test]
+fn auto_is_f16_for_an_f32_checkpoint_as_llama_cpp_has_it() {
+    let source = open(&fixture("golden/dense-f32")).unwrap();
+    for (as_llama_cpp, encoding) in [(false, "F32"), (true, "F16")] {
+        let options = GgufOptions { as_llama_cpp, ..GgufOptions::default() };
+        let conversion = ToGguf::new(&source, &options).unwrap();
+        let up = conversion.plan().tensors.iter().find(|t| t.name == "blk.0.ffn_up.weight").unwrap();
+        assert_eq!(up.encoding, encoding);
     }
 }
 

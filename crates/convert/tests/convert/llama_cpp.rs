@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use codec::Encoding;
-use convert::{Experts, GgufOptions, Held, Source, ToGguf, pipeline, targets};
+use convert::{Digest, Experts, GgufOptions, Hashing, Held, Source, ToGguf, pipeline, targets};
 use format::gguf::{KeyValues, Value};
 use format::{Existing, Limits, Metadata, TensorSource};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::files::{fixture, open};
 
@@ -55,7 +55,7 @@ fn files_are_those_of_the_converter() {
         let options = GgufOptions { dtype: Some(dtype), name: Some(name), ..GgufOptions::default() };
         let path = room.path().join(file.replace("-split-00001-of-00003", ""));
         let conversion = ToGguf::new(&checkpoint, &options).unwrap();
-        conversion.write(&path, Existing::Refuse, false, &mut |_, _| {}).unwrap();
+        conversion.write(&path, Existing::Refuse, None, &mut |_, _| {}).unwrap();
         let ours = format::open(&path, &Limits::default()).unwrap();
         let names = |source: &dyn TensorSource| -> Vec<String> {
             source.tensors().iter().map(|info| info.name.clone()).collect()
@@ -114,7 +114,8 @@ fn golden_tensors_have_the_hashes_of_the_converter() {
             let conversion =
                 ToGguf::new(&checkpoint, &GgufOptions { dtype: encoding, ..GgufOptions::default() }).unwrap();
             let path = room.path().join(format!("{model}-{dtype}.gguf"));
-            let done = conversion.write(&path, Existing::Refuse, true, &mut |_, _| {}).unwrap();
+            let hashing = Hashing::start(convert::files(&checkpoint), Digest::Sha256);
+            let done = conversion.write(&path, Existing::Refuse, Some(hashing), &mut |_, _| {}).unwrap();
             let receipt = done.receipt.unwrap();
             let ours = format::open(&path, &Limits::default()).unwrap();
             assert_eq!(keys(ours.as_ref()).get_str("general.name").unwrap(), name);
@@ -128,7 +129,7 @@ fn golden_tensors_have_the_hashes_of_the_converter() {
                 let hash: String =
                     Sha256::digest(ours.bytes(info)).iter().map(|byte| format!("{byte:02x}")).collect();
                 assert_eq!(hash, sha256, "{model} {dtype}: {name}");
-                assert_eq!((written.planned.name.as_str(), written.sha256.as_str()), (name, sha256));
+                assert_eq!((written.planned.name.as_str(), written.hash.hex.as_str()), (name, sha256));
                 compared += 1;
             }
         }

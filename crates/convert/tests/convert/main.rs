@@ -4,6 +4,7 @@
 mod check;
 mod dialects;
 mod files;
+mod general;
 mod llama_cpp;
 mod mock;
 mod quantize;

@@ -401,7 +401,7 @@ fn the_way_does_not_matter() {
     let gguf = room.path().join("f32.gguf");
     let checkpoint = model::Checkpoint::open(&fixture("golden/moe-f32"), &Limits::default()).unwrap();
     let conversion = convert::ToGguf::new(&checkpoint, &convert::GgufOptions::default()).unwrap();
-    conversion.write(&gguf, Existing::Refuse, false, &mut |_, _| {}).unwrap();
+    conversion.write(&gguf, Existing::Refuse, None, &mut |_, _| {}).unwrap();
     let (a, b, c) = (room.path().join("a.gguf"), room.path().join("b.gguf"), room.path().join("c.gguf"));
     quantize(&hf, &request("Q5_K_M"), None, &a).unwrap();
     quantize(&Source::open(&gguf).unwrap(), &request("Q5_K_M"), None, &b).unwrap();

@@ -25,13 +25,13 @@ fn hf(experts: Experts) -> HfOptions {
 }
 
 fn to_hf(source: &Checkpoint, path: &Path, options: &HfOptions) -> Checkpoint {
-    ToHf::new(source, options).unwrap().write(path, Existing::Replace, false, &mut |_, _| {}).unwrap();
+    ToHf::new(source, options).unwrap().write(path, Existing::Replace, None, &mut |_, _| {}).unwrap();
     open(path)
 }
 
 fn to_gguf(source: &Checkpoint, path: &Path, dtype: Encoding) -> Checkpoint {
     let options = GgufOptions { dtype: Some(dtype), ..GgufOptions::default() };
-    ToGguf::new(source, &options).unwrap().write(path, Existing::Replace, false, &mut |_, _| {}).unwrap();
+    ToGguf::new(source, &options).unwrap().write(path, Existing::Replace, None, &mut |_, _| {}).unwrap();
     open(path)
 }
 
