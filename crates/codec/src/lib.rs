@@ -37,7 +37,7 @@ mod super_block;
 mod table;
 mod ternary;
 
-pub use anatomy::{Anatomy, Group};
+pub use anatomy::{Anatomy, Group, Point};
 pub use encoding::Encoding;
 pub use error::{DecodeError, EncodeError, UnknownId};
 pub use table::Row;
