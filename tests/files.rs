@@ -46,3 +46,40 @@ fn a_file_that_is_split_and_merged_is_the_same() {
     let ran = etalon(["split", whole.to_str().unwrap(), &at("x")]).expect(2);
     assert!(ran.stderr.contains("--max-size"), "{}", ran.stderr);
 }
+
+/// Every tensor and entry of metadata stays what it was; what is there is not replaced unasked.
+#[test]
+fn safetensors_are_sharded_and_merged() {
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name).to_str().unwrap().to_owned();
+    let whole = fixture("models/dense-text-f32/model.safetensors");
+    let whole = whole.to_str().unwrap();
+    let split = ["split", whole, &at("shards"), "--max-size", "60K"];
+    let planned = etalon(split.iter().chain(&["--dry-run", "--json"])).expect(0).json();
+    assert!(names(room.path()).is_empty());
+    let files = planned["files"].as_array().unwrap();
+    assert!(files.len() > 3, "{planned}");
+    etalon(split).expect(0);
+    for file in files {
+        assert_eq!(file["bytes"], fs::metadata(file["path"].as_str().unwrap()).unwrap().len());
+    }
+    assert_eq!(names(&room.path().join("shards")).len(), files.len());
+    let hashes = |path: &str| {
+        let json = etalon(["inspect", path, "--hash", "sha256", "--sort", "name", "--json"]).expect(0).json();
+        let each = json["hashes"].as_array().unwrap().iter();
+        each.filter(|line| !line["tensor"].is_null())
+            .map(|line| (line["tensor"].to_string(), line["hash"].to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert!(hashes(whole).len() > 40);
+    assert_eq!(hashes(&at("shards")), hashes(whole));
+    etalon(["merge", &at("shards"), &at("merged.safetensors")]).expect(0);
+    assert_eq!(hashes(&at("merged.safetensors")), hashes(whole));
+    let keys = |path: &str| etalon(["inspect", path, "--kv", "--json"]).expect(0).json()["keys"].clone();
+    assert_eq!(keys(&at("merged.safetensors")), keys(whole));
+    assert!(etalon(split).expect(2).stderr.contains("exists already"));
+    etalon(split.iter().chain(&["--force"])).expect(0);
+    let ran = etalon(["split", whole, &at("other"), "--max-tensors", "5"]).expect(2);
+    assert!(ran.stderr.contains("--max-size"), "{}", ran.stderr);
+    assert!(!room.path().join("other").exists());
+}

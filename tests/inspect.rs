@@ -92,8 +92,20 @@ fn the_lint_finds_keys_and_names_that_other_readers_refuse() {
     find(&["--rename-tensor", "blk.0.ssm_dt.bias=v.blk.0.x"], "error", "bundled-vision");
     find(&["--rename-tensor", "blk.0.ssm_dt.bias=mtp.norm.weight"], "error", "mtp-not-counted");
     find(&["--rename-tensor", "blk.0.ssm_dt.bias=nothing"], "error", "unknown-tensor");
+    find(&["--set", "tokenizer.ggml.tokens=[str]:[\"a\"]"], "error", "vocabulary-length");
+    let all = "qwen35.attention.recurrent_layers=[bool]:true,true,true,true";
+    find(&["--set", all], "error", "layer-pattern");
     let interval = "--set qwen35.full_attention_interval=u32:3".split(' ').collect::<Vec<_>>();
     find(&interval, "warning", "layer-pattern");
+}
+
+#[test]
+fn the_lint_finds_sensitive_tensors_at_low_bits() {
+    let room = tempfile::tempdir().unwrap();
+    let out = room.path().join("q.gguf");
+    etalon(["quantize", "fixtures/gguf-good/dense-text-f32-f32.gguf", out.to_str().unwrap(), "Q4_0"])
+        .expect(0);
+    finds(&out, "warning", "sensitive-at-low-bits");
 }
 
 #[test]
@@ -196,6 +208,15 @@ fn hashes_are_checked_against_a_manifest() {
     etalon(["inspect", GGUF, "--check", manifest, "--hash", "xxh64"]).expect(0);
     // Nothing to compare with is no success.
     etalon(["inspect", GGUF, "--check", manifest, "--hash", "sha1"]).expect(1);
+    // What llama-gguf-hash says of this file; the order asked for is not that of the bytes.
+    let uuid = format!("uuid      79a8e2a5-2aaa-5f4a-bcc9-f7c3e008dc08  {GGUF}\n");
+    assert_eq!(words(&format!("inspect {GGUF} --hash uuid --sort name")).expect(0).stdout, uuid);
+    let ids = room.path().join("ids");
+    fs::write(&ids, &uuid).unwrap();
+    etalon(["inspect", GGUF, "--check", ids.to_str().unwrap()]).expect(0);
+    fs::write(&ids, uuid.replace("79a8", "79a9")).unwrap();
+    etalon(["inspect", GGUF, "--check", ids.to_str().unwrap()]).expect(1);
+    words(&format!("inspect {GGUF} --hash uuid --layer 0")).expect(2);
     let other = "fixtures/gguf-good/dense-text-f32-f32.gguf";
     etalon(["inspect", other, "--check", manifest]).expect(1);
     // One bit of the last tensor.

@@ -1,8 +1,10 @@
 //! Tests of the whole tool, most of them through its executable.
 #![forbid(unsafe_code)]
 
+mod any_gguf;
 mod bad_input;
 mod bits;
+mod browser;
 mod cli;
 mod drift;
 mod etalon;

@@ -4,6 +4,7 @@ use std::array;
 use std::cmp::Ordering;
 use std::sync::LazyLock;
 
+use crate::anatomy::{Group, Plan, Point};
 use crate::arithmetic::{magnitude, sum_of_squares, weigh};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{f16_to_f32, f32_to_f16, scale, store_scale};
@@ -59,6 +60,41 @@ pub(crate) fn decode_iq1_m(block: &[u8; 56], out: &mut [f32; 256]) {
         let step = step(d, scales[i / 8] >> (3 * (i / 2 % 4)));
         dequantize(step, usize::from(*low) | usize::from(high & 7) << 8, high & 8 != 0, out);
     }
+}
+
+/// What [`decode_iq1_s`] reads, taken apart: y = step·q − minimum.
+pub(crate) fn plan_iq1_s(block: &[u8; 50]) -> Option<Plan> {
+    fields!(block => d: 2, low: 32, high: 16);
+    let d = scale(*d);
+    let high: [u16; 8] = array::from_fn(|g| u16::from_le_bytes([high[2 * g], high[2 * g + 1]]));
+    let group = |high: u16| shifted(step(d, high >> 12), high >> 15 == 1);
+    let index = |i: usize| u16::from(low[i]) | (high[i / 4] >> (3 * (i % 4)) & 7) << 8;
+    Some(Plan {
+        factors: vec![("d", d)],
+        groups: high.into_iter().map(group).collect(),
+        points: (0..32).map(|i| Point { index: index(i), minuses: None }).collect(),
+        range: (-1, 1),
+    })
+}
+
+/// What [`decode_iq1_m`] reads, taken apart. Each point has its shift, so that groups are of eight values.
+pub(crate) fn plan_iq1_m(block: &[u8; 56]) -> Option<Plan> {
+    fields!(block => low: 32, high: 16, scales: 8);
+    let scales: [u16; 4] = array::from_fn(|i| u16::from_le_bytes([scales[2 * i], scales[2 * i + 1]]));
+    let d = f16_to_f32((0..4).fold(0, |bits, i| bits | scales[i] >> 12 << (4 * i)));
+    let high: [u8; 32] = array::from_fn(|i| high[i / 2] >> (4 * (i % 2)) & 15);
+    let group = |i: usize| shifted(step(d, scales[i / 8] >> (3 * (i / 2 % 4))), high[i] & 8 != 0);
+    let index = |i: usize| u16::from(low[i]) | u16::from(high[i] & 7) << 8;
+    Some(Plan {
+        factors: vec![("d", d)],
+        groups: (0..32).map(group).collect(),
+        points: (0..32).map(|i| Point { index: index(i), minuses: None }).collect(),
+        range: (-1, 1),
+    })
+}
+
+fn shifted(step: f32, down: bool) -> Group {
+    Group { scale: step, minimum: if down { step * SHIFT } else { -step * SHIFT } }
 }
 
 pub(crate) static LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ1, 3, 3));

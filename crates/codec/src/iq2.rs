@@ -3,6 +3,7 @@
 use std::array;
 use std::sync::LazyLock;
 
+use crate::anatomy::{self, Plan, Point};
 use crate::arithmetic::{sum_of_squares, weigh};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
@@ -69,6 +70,54 @@ pub(crate) fn decode_iq2_s(block: &[u8; 82], out: &mut [f32; 256]) {
             dequantize(steps[i / 2], &S[point], signs[i], out);
         }
     }
+}
+
+/// What [`decode_iq2_xxs`] reads, taken apart.
+pub(crate) fn plan_iq2_xxs(block: &[u8; 66]) -> Option<Plan> {
+    fields!(block => d: 2, groups: 64);
+    let d = scale(*d);
+    let (mut steps, mut points) = (Vec::new(), Vec::new());
+    for group in groups.as_chunks::<8>().0 {
+        fields!(group => indices: 4, signs_and_scale: 4);
+        let signs_and_scale = u32::from_le_bytes(*signs_and_scale);
+        steps.push(step(d, signs_and_scale >> 28));
+        let signs = |i: usize| even_signs(signs_and_scale >> (7 * i));
+        points.extend(indices.iter().enumerate().map(|(i, &index)| point(u16::from(index), signs(i))));
+    }
+    Some(plan(d, steps, points))
+}
+
+/// What [`decode_iq2_xs`] reads, taken apart.
+pub(crate) fn plan_iq2_xs(block: &[u8; 74]) -> Option<Plan> {
+    fields!(block => d: 2, points: 64, scales: 8);
+    let d = scale(*d);
+    let points = points.as_chunks().0.iter().map(|&bytes| {
+        let bits = u16::from_le_bytes(bytes);
+        point(bits % 512, even_signs(u32::from(bits >> 9)))
+    });
+    Some(plan(d, steps(d, scales), points.collect()))
+}
+
+/// What [`decode_iq2_s`] reads, taken apart.
+pub(crate) fn plan_iq2_s(block: &[u8; 82]) -> Option<Plan> {
+    fields!(block => d: 2, low: 32, signs: 32, high: 8, scales: 8);
+    let d = scale(*d);
+    let index = |i: usize| u16::from(low[i]) | u16::from(high[i / 4] >> (2 * (i % 4)) & 3) << 8;
+    Some(plan(d, steps(d, scales), (0..32).map(|i| point(index(i), signs[i])).collect()))
+}
+
+/// Of sixteen groups, two to a byte.
+fn steps(d: f32, scales: &[u8; 8]) -> Vec<f32> {
+    scales.iter().flat_map(|s| [step(d, u32::from(s & 15)), step(d, u32::from(s >> 4))]).collect()
+}
+
+fn point(index: u16, minuses: u8) -> Point {
+    Point { index, minuses: Some(minuses) }
+}
+
+fn plan(d: f32, steps: Vec<f32>, points: Vec<Point>) -> Plan {
+    let groups = steps.into_iter().map(|scale| anatomy::Group { scale, minimum: 0.0 }).collect();
+    Plan { factors: vec![("d", d)], groups, points, range: (-43, 43) }
 }
 
 pub(crate) static XXS_LATTICE: LazyLock<Lattice<8>> = LazyLock::new(|| Lattice::new(&grid::IQ2_XXS, 3, 2));

@@ -3,6 +3,7 @@
 use std::array;
 use std::sync::LazyLock;
 
+use crate::anatomy::{self, Plan, Point};
 use crate::arithmetic::{extreme, sum_of_squares, weigh};
 use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
@@ -45,6 +46,39 @@ pub(crate) fn decode_iq3_s(block: &[u8; 110], out: &mut [f32; 256]) {
             dequantize(step, &S[point], signs[i / 2] >> (4 * (i % 2)), out);
         }
     }
+}
+
+/// What [`decode_iq3_xxs`] reads, taken apart.
+pub(crate) fn plan_iq3_xxs(block: &[u8; 98]) -> Option<Plan> {
+    fields!(block => d: 2, points: 64, signs_and_scales: 32);
+    let d = scale(*d);
+    let joined: [u32; 8] = array::from_fn(|g| u32::from_le_bytes(signs_and_scales.as_chunks().0[g]));
+    let minuses = |i: usize| even_signs(joined[i / 8] >> (7 * (i / 2 % 4))) >> (4 * (i % 2)) & 15;
+    Some(Plan {
+        factors: vec![("d", d)],
+        groups: joined.iter().map(|bits| group(d * (0.5 + (bits >> 28) as f32) * 0.5)).collect(),
+        points: (0..64).map(|i| Point { index: u16::from(points[i]), minuses: Some(minuses(i)) }).collect(),
+        range: (-62, 62),
+    })
+}
+
+/// What [`decode_iq3_s`] reads, taken apart.
+pub(crate) fn plan_iq3_s(block: &[u8; 110]) -> Option<Plan> {
+    fields!(block => d: 2, low: 64, high: 8, signs: 32, scales: 4);
+    let d = scale(*d);
+    let step = |g: usize| d * f32::from(1 + 2 * (scales[g / 2] >> (4 * (g % 2)) & 15));
+    let index = |i: usize| u16::from(low[i]) | u16::from(high[i / 8] >> (i % 8) & 1) << 8;
+    let minuses = |i: usize| signs[i / 2] >> (4 * (i % 2)) & 15;
+    Some(Plan {
+        factors: vec![("d", d)],
+        groups: (0..8).map(|g| group(step(g))).collect(),
+        points: (0..64).map(|i| Point { index: index(i), minuses: Some(minuses(i)) }).collect(),
+        range: (-15, 15),
+    })
+}
+
+fn group(scale: f32) -> anatomy::Group {
+    anatomy::Group { scale, minimum: 0.0 }
 }
 
 pub(crate) static XXS_LATTICE: LazyLock<Lattice<4>> = LazyLock::new(|| Lattice::new(&grid::IQ3_XXS, 8, 2));

@@ -38,7 +38,7 @@ mod table;
 mod ternary;
 mod whole;
 
-pub use anatomy::{Anatomy, Group};
+pub use anatomy::{Anatomy, Group, Point};
 pub use encoding::Encoding;
 pub use error::{DecodeError, EncodeError, UnknownId};
 pub use table::Row;

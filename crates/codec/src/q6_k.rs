@@ -13,16 +13,28 @@ use crate::super_block::symmetric_codes;
 pub(crate) fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
     fields!(block => low: 128, high: 64, scales: 16, d: 2);
     let d = scale(*d);
-    let (low, high) = (low.as_chunks::<16>().0, high.as_chunks::<16>().0);
-    for (group, (out, s)) in out.as_chunks_mut::<16>().0.iter_mut().zip(scales).enumerate() {
+    let mut codes = [0i8; 256];
+    // Each half of the super-block: four quarters of 32 values, the nibbles of quarters 0 and 2 in the first 32 bytes,
+    // those of 1 and 3 in the next; the upper bits of all four in 32 bytes.
+    let halves = low.as_chunks::<64>().0.iter().zip(high.as_chunks::<32>().0);
+    for (codes, (low, high)) in codes.as_chunks_mut::<128>().0.iter_mut().zip(halves) {
+        for i in 0..32 {
+            let q = [
+                low[i] & 15 | (high[i] & 3) << 4,
+                low[i + 32] & 15 | (high[i] & 12) << 2,
+                low[i] >> 4 | high[i] & 48,
+                low[i + 32] >> 4 | (high[i] & 192) >> 2,
+            ];
+            for (quarter, q) in q.into_iter().enumerate() {
+                codes[32 * quarter + i] = q.cast_signed() - 32;
+            }
+        }
+    }
+    let groups = out.as_chunks_mut::<16>().0.iter_mut().zip(codes.as_chunks::<16>().0);
+    for ((out, codes), s) in groups.zip(scales) {
         let step = d * f32::from(s.cast_signed());
-        // Each half of the super-block: four quarters of 32 values, the nibbles of quarters 0 and 2 in the first 32
-        // bytes, those of 1 and 3 in the next; the upper bits of all four in 32 bytes.
-        let (half, quarter, side) = (group / 8, group / 2 % 4, group % 2);
-        let low = &low[4 * half + 2 * (quarter % 2) + side];
-        for (y, (low, high)) in out.iter_mut().zip(low.iter().zip(high[2 * half + side])) {
-            let q = low >> (4 * (quarter / 2)) & 15 | (high >> (2 * quarter) & 3) << 4;
-            *y = step * (f32::from(q) - 32.0);
+        for (y, &q) in out.iter_mut().zip(codes) {
+            *y = step * f32::from(q);
         }
     }
 }

@@ -23,6 +23,7 @@ pub use error::Error;
 pub use limits::Limits;
 pub use open::open;
 pub use output::{Existing, WriteDefect};
+pub use outputs::PlannedFile;
 pub use shape::{GgmlNe, Shape};
 pub use source::{Metadata, TensorInfo, TensorSource};
 pub use temporary::{Claim, claim, sweep};

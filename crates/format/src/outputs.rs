@@ -1,10 +1,25 @@
 //! Files that belong together: filled tensor by tensor, there all at once or not at all.
 
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::output::Output;
-use crate::{Error, WriteDefect};
+use crate::{Error, TensorSource, WriteDefect};
+
+/// Bytes copied between two words about progress.
+const COPY_BYTES: usize = 8 << 20;
+
+/// One file of a draft as it would be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlannedFile {
+    /// Where it will lie.
+    pub path: PathBuf,
+    /// Which of the draft's tensors it will hold.
+    pub tensors: Range<usize>,
+    /// Its length in bytes, keys included.
+    pub bytes: u64,
+}
 
 /// One checkpoint's files while they are written. Only one of them is open at a time.
 pub(crate) struct Outputs {
@@ -33,6 +48,23 @@ impl Outputs {
             self.current = other;
         }
         self.files[self.current].write(tensor, bytes)
+    }
+
+    /// Writes every tensor of a checkpoint, and says now and then how many bytes of them are written.
+    pub(crate) fn copy(
+        &mut self,
+        source: &dyn TensorSource,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let mut done = 0;
+        for info in source.tensors() {
+            for piece in source.bytes(info).chunks(COPY_BYTES) {
+                self.write(&info.name, piece)?;
+                done += piece.len() as u64;
+                progress(done);
+            }
+        }
+        Ok(())
     }
 
     /// Checks that every tensor is complete and gives the files their names.

@@ -15,18 +15,29 @@ use crate::error::Error;
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // the names say it
 pub enum Algorithm {
+    Uuid,
     Xxh64,
     Sha1,
     Sha256,
 }
 
+/// llama.cpp's namespace of UUIDs: that of `en.wikipedia.org/wiki/Llama.cpp` among URLs.
+const NAMESPACE: [u8; 16] =
+    [0xef, 0x00, 0x12, 0x06, 0xda, 0xdc, 0x5f, 0x6d, 0xa1, 0x5f, 0x33, 0x59, 0xe5, 0x77, 0xd4, 0xe5];
+
 impl Algorithm {
-    /// In the order of llama-gguf-hash's output.
-    pub const ALL: [Algorithm; 3] = [Algorithm::Xxh64, Algorithm::Sha1, Algorithm::Sha256];
+    /// The weakest first: a UUID is a name for all tensors together, of 122 bits of their SHA-1.
+    pub const ALL: [Algorithm; 4] = [Algorithm::Uuid, Algorithm::Xxh64, Algorithm::Sha1, Algorithm::Sha256];
+
+    /// Whether single tensors have one.
+    pub fn is_of_tensors(self) -> bool {
+        self != Algorithm::Uuid
+    }
 
     /// What manifests call it.
     pub fn name(self) -> &'static str {
         match self {
+            Algorithm::Uuid => "uuid",
             Algorithm::Xxh64 => "xxh64",
             Algorithm::Sha1 => "sha1",
             Algorithm::Sha256 => "sha256",
@@ -40,6 +51,7 @@ impl Algorithm {
 
     fn start(self) -> State {
         match self {
+            Algorithm::Uuid => State::Uuid(Sha1::new_with_prefix(NAMESPACE)),
             Algorithm::Xxh64 => State::Xxh64(Box::new(Xxh64::new(0))),
             Algorithm::Sha1 => State::Sha1(Sha1::new()),
             Algorithm::Sha256 => State::Sha256(Sha256::new()),
@@ -49,6 +61,7 @@ impl Algorithm {
 
 /// A hash under way.
 enum State {
+    Uuid(Sha1),
     Xxh64(Box<Xxh64>),
     Sha1(Sha1),
     Sha256(Sha256),
@@ -58,7 +71,7 @@ impl State {
     fn update(&mut self, bytes: &[u8]) {
         match self {
             State::Xxh64(state) => state.update(bytes),
-            State::Sha1(state) => state.update(bytes),
+            State::Uuid(state) | State::Sha1(state) => state.update(bytes),
             State::Sha256(state) => state.update(bytes),
         }
     }
@@ -66,11 +79,27 @@ impl State {
     fn finish(self) -> String {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
+            State::Uuid(state) => uuid(&state.finalize().into()),
             State::Xxh64(state) => format!("{:016x}", state.digest()),
             State::Sha1(state) => hex(&state.finalize()),
             State::Sha256(state) => hex(&state.finalize()),
         }
     }
+}
+
+/// Version 5 of RFC 9562: the first 128 bits but for the six that say so.
+fn uuid(digest: &[u8; 20]) -> String {
+    let mut text = String::with_capacity(36);
+    for (i, &byte) in digest[..16].iter().enumerate() {
+        let byte = match i {
+            6 => byte & 0x0f | 0x50,
+            8 => byte & 0x3f | 0x80,
+            _ => byte,
+        };
+        text.push_str(if matches!(i, 4 | 6 | 8 | 10) { "-" } else { "" });
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
 }
 
 /// One hash of one tensor, or of all their bytes one after another.
@@ -87,7 +116,7 @@ pub struct Hashed {
 /// Bytes hashed between two words about progress.
 const PIECE: usize = 4 << 20;
 
-/// Hashes tensors on all threads and, if `whole`, all their bytes in file order on one of them. `progress` hears of
+/// Hashes tensors on all threads and, if `whole`, the bytes of all there are, in file order, on one of them. `progress` hears of
 /// bytes that were hashed, from any thread.
 pub fn hash(
     source: &dyn TensorSource,
@@ -96,7 +125,7 @@ pub fn hash(
     whole: bool,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Vec<Hashed> {
-    let of = |algorithm: Algorithm, infos: &[&TensorInfo]| {
+    let of = |algorithm: Algorithm, infos: &[TensorInfo]| {
         let mut state = algorithm.start();
         for info in infos {
             for piece in source.bytes(info).chunks(PIECE) {
@@ -106,14 +135,16 @@ pub fn hash(
         }
         state.finish()
     };
+    let of_tensors = || algorithms.iter().copied().filter(|algorithm| algorithm.is_of_tensors());
     let jobs: Vec<(&TensorInfo, Algorithm)> =
-        tensors.iter().flat_map(|info| algorithms.iter().map(move |&algorithm| (*info, algorithm))).collect();
+        tensors.iter().flat_map(|info| of_tensors().map(move |algorithm| (*info, algorithm))).collect();
     let one = |&(info, algorithm): &(&TensorInfo, Algorithm)| Hashed {
         algorithm,
-        hash: of(algorithm, &[info]),
+        hash: of(algorithm, std::slice::from_ref(info)),
         tensor: Some(info.name.clone()),
     };
-    let all = |&algorithm: &Algorithm| Hashed { algorithm, hash: of(algorithm, tensors), tensor: None };
+    let all =
+        |&algorithm: &Algorithm| Hashed { algorithm, hash: of(algorithm, source.tensors()), tensor: None };
     let together = || if whole { algorithms.par_iter().map(all).collect() } else { Vec::new() };
     let (whole, mut each): (Vec<Hashed>, Vec<Hashed>) =
         rayon::join(together, || jobs.par_iter().with_max_len(1).map(one).collect());
@@ -122,9 +153,10 @@ pub fn hash(
 }
 
 /// The bytes that [`hash`] will report.
-pub fn work(tensors: &[&TensorInfo], algorithms: usize, whole: bool) -> u64 {
+pub fn work(tensors: &[&TensorInfo], algorithms: &[Algorithm], whole: bool) -> u64 {
     let once: u64 = tensors.iter().map(|info| info.size).sum();
-    once.saturating_mul(algorithms as u64 * if whole { 2 } else { 1 })
+    let times = |algorithm: &Algorithm| u64::from(algorithm.is_of_tensors()) + u64::from(whole);
+    once.saturating_mul(algorithms.iter().map(times).sum())
 }
 
 /// A line of a manifest.
@@ -170,7 +202,7 @@ impl Verdict {
 }
 
 impl Manifest {
-    /// Reads a manifest. Lines of hashes that are not known (uuid) are passed over; a line that is none is an error.
+    /// Reads a manifest. A line with a hash that is not known, or with none, is an error.
     pub fn read(path: &Path) -> Result<Manifest, Error> {
         let fail = |why: String| Error::Manifest { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot read it: {e}")))?;
@@ -186,12 +218,16 @@ impl Manifest {
                     number + 1
                 )));
             };
-            if let Some(algorithm) = Algorithm::from_name(algorithm) {
-                entries.push(Entry { algorithm, hash: hash.to_ascii_lowercase(), name: name.to_owned() });
-            }
+            let Some(algorithm) = Algorithm::from_name(algorithm) else {
+                return Err(fail(format!(
+                    "line {}: {algorithm:?} is no hash known here: expected xxh64, sha1, sha256 or uuid",
+                    number + 1
+                )));
+            };
+            entries.push(Entry { algorithm, hash: hash.to_ascii_lowercase(), name: name.to_owned() });
         }
         if entries.is_empty() {
-            return Err(fail("no line with xxh64, sha1 or sha256".to_owned()));
+            return Err(fail("no line with xxh64, sha1, sha256 or uuid".to_owned()));
         }
         Ok(Manifest { entries })
     }
@@ -282,6 +318,14 @@ mod tests {
         }
     }
 
+    /// Python: `uuid.uuid5(uuid.UUID("ef001206-dadc-5f6d-a15f-3359e577d4e5"), "abc")`.
+    #[test]
+    fn a_uuid_is_that_of_its_namespace() {
+        let mut state = Algorithm::Uuid.start();
+        state.update(b"abc");
+        assert_eq!(state.finish(), "9f2200fc-45e8-5a39-9535-c3ea5c0e0cef");
+    }
+
     #[test]
     fn manifests_are_compared_by_file_and_tensor() {
         let text = "xxh64     44bc2cf5ad770999  dir/m.gguf:a b\nsha1  00  m.gguf\nuuid  x  m.gguf\nxxh64 11  m.gguf:c\n";
@@ -303,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_refused() {
-        for text in ["", "xxh64\n", "xxh64 00\n", "md5  00  m.gguf\n", "uuid  x  m.gguf"] {
+        for text in ["", "xxh64\n", "xxh64 00\n", "md5  00  m.gguf\n", "xxh64 00 m.gguf\nmd5 00 m.gguf"] {
             assert!(manifest(text).is_err(), "{text:?}");
         }
     }

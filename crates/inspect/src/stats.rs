@@ -9,6 +9,8 @@ use crate::moments::{Moments, RUN};
 const PIECE: usize = 1 << 18;
 /// Values that histogram and scales are taken from, evenly over the tensor, if it has more.
 const SAMPLE: usize = 1 << 16;
+/// Rows shorter than this are taken many at a time.
+const SHORT: usize = 64;
 /// Runs in which the sample is taken; a multiple of every block.
 const SAMPLE_RUN: usize = 512;
 /// Bins of a histogram.
@@ -71,11 +73,11 @@ pub struct BlockStats {
     pub blocks: u64,
     /// Magnitudes of the factor of whole blocks, where the encoding has one.
     pub factor: Option<Spread>,
-    /// Magnitudes of the scales of groups, where they can be told.
+    /// Magnitudes of the scales of groups.
     pub scale: Option<Spread>,
     /// Share of groups whose scale is zero.
     pub zero_scales: f64,
-    /// Share of codes at either end of their range; absent where codes are points of a lattice.
+    /// Share of codes at either end of their range; absent where nearly all are, of two or three levels.
     pub saturated: Option<f64>,
 }
 
@@ -152,10 +154,14 @@ impl Tensor<'_> {
             let len = if self.row_len < RUN { together } else { RUN.min(left_in_row) }.min(end - at);
             let values = &mut values[..len];
             self.decode(at, values);
+            if self.row_len < SHORT {
+                moments.take(values, at as u64);
+                squares.extend(values.chunks(self.row_len).map(sum_of_squares));
+                at += len;
+                continue;
+            }
             for row in values.chunks(self.row_len) {
-                let found = Moments::of(row, at as u64, moments.largest);
-                row_sum += found.sums[1];
-                moments.join(&found);
+                row_sum += moments.take(row, at as u64);
                 at += row.len();
                 if at.is_multiple_of(self.row_len) || at == end {
                     squares.push(row_sum);
@@ -216,7 +222,8 @@ impl Tensor<'_> {
         let mut sampled = 0;
         let runs = self.count.div_ceil(SAMPLE_RUN);
         let taken = runs.min(SAMPLE / SAMPLE_RUN);
-        let width = (f64::from(moments.max) - f64::from(moments.min)) / BINS as f64;
+        let (least, width) = (f64::from(moments.min), f64::from(moments.max) - f64::from(moments.min));
+        let per_width = if width > 0.0 { BINS as f64 / width } else { 0.0 };
         let mut values = [0f32; SAMPLE_RUN];
         for i in 0..taken {
             // Evenly from the first to the last.
@@ -224,8 +231,7 @@ impl Tensor<'_> {
             let values = &mut values[..SAMPLE_RUN.min(self.count - start)];
             self.decode(start, values);
             for value in values.iter().filter(|value| value.is_finite()) {
-                let bin =
-                    if width > 0.0 { (f64::from(*value) - f64::from(moments.min)) / width } else { 0.0 };
+                let bin = (f64::from(*value) - least) * per_width;
                 histogram[(bin as usize).min(BINS - 1)] += 1;
             }
             sampled += values.len() as u64;
@@ -256,13 +262,12 @@ impl Blocks {
         if let Some((_, d)) = anatomy.factors.first() {
             self.factors.push(f64::from(d.abs()));
         }
-        for group in &anatomy.groups {
-            self.scales.push(f64::from(group.scale.abs()));
-            self.zero += u64::from(group.scale == 0.0);
-            for code in group.codes.iter().flatten() {
-                self.codes += 1;
-                self.saturated += u64::from(*code <= anatomy.range.0 || *code >= anatomy.range.1);
-            }
+        self.scales.extend(anatomy.groups.iter().map(|group| f64::from(group.scale.abs())));
+        self.zero += anatomy.groups.iter().filter(|group| group.scale == 0.0).count() as u64;
+        if let Some((lowest, highest)) = anatomy.ends {
+            let codes = anatomy.codes.iter().flatten();
+            self.codes += codes.clone().count() as u64;
+            self.saturated += codes.filter(|&&code| code <= lowest || code >= highest).count() as u64;
         }
     }
 
@@ -279,6 +284,11 @@ impl Blocks {
             scale: Spread::of(self.scales),
         }
     }
+}
+
+/// Of the finite ones.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    values.iter().filter(|value| value.is_finite()).map(|&value| f64::from(value) * f64::from(value)).sum()
 }
 
 impl Spread {

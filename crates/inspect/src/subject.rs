@@ -19,7 +19,7 @@ pub enum Kind {
     Vocabulary,
     /// An importance matrix.
     ImportanceMatrix,
-    /// LoRA or another adapter.
+    /// LoRA, a control vector or another adapter.
     Adapter,
     /// A vision or audio projector.
     Projector,
@@ -146,6 +146,7 @@ impl Subject {
             Some("adapter") => Kind::Adapter,
             Some("mmproj") => Kind::Projector,
             _ if architecture == Some("clip") => Kind::Projector,
+            _ if architecture == Some("controlvector") => Kind::Adapter,
             _ if self.source.tensors().is_empty() && keys.contains("tokenizer.ggml.tokens") => {
                 Kind::Vocabulary
             }

@@ -14,7 +14,7 @@ use crate::commands::Outcome;
 use crate::render::{Bar, Style};
 
 pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
-    Algorithm::from_name(name).ok_or_else(|| "expected xxh64, sha1 or sha256".to_owned())
+    Algorithm::from_name(name).ok_or_else(|| "expected xxh64, sha1, sha256 or uuid".to_owned())
 }
 
 #[derive(Serialize)]
@@ -68,8 +68,12 @@ fn check(
     let rows = rows(subject, &selection);
     let tensors: Vec<&TensorInfo> = rows.iter().filter_map(|row| source.tensor(&row.name)).collect();
     let whole = selection.is_all();
+    anyhow::ensure!(
+        whole || algorithms.iter().all(|algorithm| algorithm.is_of_tensors()),
+        "a uuid names all tensors together: ask for it without --name, --regex, --layer and --encoding"
+    );
     let bar = Bar::new();
-    bar.begin("hashing", inspect::hash::work(&tensors, algorithms.len(), whole));
+    bar.begin("hashing", inspect::hash::work(&tensors, algorithms, whole));
     let done = AtomicU64::new(0);
     let progress = |bytes| bar.reached(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
     let hashes = inspect::hash::hash(source, &tensors, algorithms, whole, &progress);

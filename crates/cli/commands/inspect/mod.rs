@@ -53,7 +53,8 @@ pub struct Args {
     /// Statistics of every selected tensor (reads all their bytes).
     #[arg(long, group = "view")]
     stats: bool,
-    /// Hash tensors, and all of them together: xxh64, sha1, sha256, as llama-gguf-hash does.
+    /// Hash tensors, and all of them together: xxh64, sha1, sha256 (or uuid, of all only), as
+    /// llama-gguf-hash does.
     #[arg(long, value_name = "ALGORITHM", value_delimiter = ',', group = "view", value_parser = hash::algorithm)]
     hash: Vec<inspect::hash::Algorithm>,
     /// List contradictions and traps with their evidence and what to do.

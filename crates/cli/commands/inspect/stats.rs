@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use eval::Progress;
 use inspect::stats::Stats;
 use inspect::{Selection, Subject, TensorRow};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Each, Form, rows, shape};
@@ -49,7 +50,7 @@ pub(super) fn measure(subject: &Subject, rows: &[TensorRow]) -> Vec<TensorStats>
     let done = AtomicU64::new(0);
     let progress = |bytes| bar.reached(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
     let source = subject.source();
-    rows.iter()
+    rows.par_iter()
         .filter_map(|row| {
             let stats = inspect::stats::stats(source, source.tensor(&row.name)?, &progress);
             Some(TensorStats {

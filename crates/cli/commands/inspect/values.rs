@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use codec::Anatomy;
+use codec::{Anatomy, Point};
 use format::TensorInfo;
 use inspect::{EDGES, Picked, Slice, Subject};
 use serde::Serialize;
@@ -39,6 +39,17 @@ struct Codes {
     scale: f32,
     minimum: f32,
     codes: Vec<Option<i16>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    points: Vec<StoredPoint>,
+}
+
+/// A point of the encoding's lattice.
+#[derive(Serialize)]
+struct StoredPoint {
+    index: u16,
+    /// One for each value, as `+-++`; absent where the grid itself has negative coordinates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signs: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -125,11 +136,32 @@ fn blocks(subject: &Subject, info: &TensorInfo, slice: &Slice) -> anyhow::Result
     places.dedup();
     let anatomy = |block: u64| -> Option<Block> {
         let start = usize::try_from(block).ok()?.checked_mul(size)?;
-        let Anatomy { factors, groups, .. } = info.encoding.anatomy(bytes.get(start..start + size)?)?;
-        let group = |g: codec::Group| Codes { scale: g.scale, minimum: g.minimum, codes: g.codes };
-        Some(Block { first: block * len, factors, groups: groups.into_iter().map(group).collect() })
+        let anatomy = info.encoding.anatomy(bytes.get(start..start + size)?)?;
+        let groups = groups(&anatomy);
+        Some(Block { first: block * len, factors: anatomy.factors, groups })
     };
     Ok(places.into_iter().take(BLOCKS).filter_map(anatomy).collect())
+}
+
+/// Scales, each with the codes and the points under it.
+fn groups(anatomy: &Anatomy) -> Vec<Codes> {
+    let parts = anatomy.groups.len().max(1);
+    let mut codes = anatomy.codes.chunks((anatomy.codes.len() / parts).max(1));
+    let mut points = anatomy.points.chunks((anatomy.points.len() / parts).max(1));
+    let dim = anatomy.codes.len() / anatomy.points.len().max(1);
+    let stored = |point: &Point| StoredPoint {
+        index: point.index,
+        signs: point
+            .minuses
+            .map(|minuses| (0..dim).map(|i| if minuses >> i & 1 == 1 { '-' } else { '+' }).collect()),
+    };
+    let group = |group: &codec::Group| Codes {
+        scale: group.scale,
+        minimum: group.minimum,
+        codes: codes.next().unwrap_or_default().to_vec(),
+        points: points.next().unwrap_or_default().iter().map(stored).collect(),
+    };
+    anatomy.groups.iter().map(group).collect()
 }
 
 fn text(shown: &Shown, style: &Style) -> String {
@@ -145,13 +177,16 @@ fn text(shown: &Shown, style: &Style) -> String {
         let factors: Vec<String> =
             block.factors.iter().map(|(name, value)| format!("{name} = {value:e}")).collect();
         lines.push(format!("block at value {}: {}", block.first, factors.join(", ")));
-        if block.groups.is_empty() {
-            lines.push("  its codes stand for points of a lattice".to_owned());
-        }
-        for Codes { scale, minimum, codes } in &block.groups {
+        for Codes { scale, minimum, codes, points } in &block.groups {
             let codes = codes.iter().map(|code| code.map_or("·".to_owned(), |code| code.to_string()));
             let minimum = if *minimum == 0.0 { String::new() } else { format!(" minimum {minimum:e}") };
             lines.push(format!("  scale {scale:e}{minimum}  {}", codes.collect::<Vec<_>>().join(" ")));
+            let points = points.iter().map(|point| match &point.signs {
+                Some(signs) => format!("{} {signs}", point.index),
+                None => point.index.to_string(),
+            });
+            let points = points.collect::<Vec<_>>().join(", ");
+            lines.extend((!points.is_empty()).then(|| format!("    points {points}")));
         }
     }
     lines.push(nested(shown));

@@ -1,7 +1,6 @@
 //! Which tensors go into which part of a split file.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use super::DEFAULT_ALIGNMENT;
 use crate::TensorSource;
@@ -93,17 +92,6 @@ impl Division {
         }
         Ok(parts)
     }
-}
-
-/// One file of a draft as it would be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PlannedFile {
-    /// Where it will lie.
-    pub path: PathBuf,
-    /// Which of the draft's tensors it will hold.
-    pub tensors: Range<usize>,
-    /// Its length in bytes, keys included.
-    pub bytes: u64,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod writer;
 pub use array::{Array, ArrayView, Elements};
 pub use cursor::ByteOrder;
 pub use defect::{Defect, Kind, SplitDefect};
-pub use division::{Division, PlannedFile};
+pub use division::Division;
 pub use edit::{Edit, EditDefect};
 pub use key_values::{KeyError, KeyValues};
 pub use reader::Reader;

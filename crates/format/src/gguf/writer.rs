@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use codec::Encoding;
 
 use super::defect::{Defect, Kind, SplitDefect};
-use super::division::{Division, PlannedFile};
+use super::division::Division;
 use super::prefix::Prefix;
 use super::reader::Reader;
 use super::split::Numbering;
@@ -16,12 +16,10 @@ use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, NAME_BYTES, SPLIT
 use super::{key_values, tensor_infos};
 use crate::name_index::NameIndex;
 use crate::output::{Output, Slot};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, PlannedFile};
 use crate::{Error, Existing, GgmlNe, Limits, Shape, TensorSource};
 
 const VERSION: u32 = 3;
-/// Bytes copied between two words about progress.
-const COPY_BYTES: usize = 8 << 20;
 
 /// A file that is about to be: keys and tensors declared in the order they are to have. Nothing is on disk yet.
 pub struct Draft {
@@ -303,15 +301,7 @@ impl Writer {
 
     /// Writes every tensor of a checkpoint, and says now and then how many bytes of them are written.
     pub fn copy(&mut self, source: &dyn TensorSource, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
-        let mut done = 0;
-        for info in source.tensors() {
-            for piece in source.bytes(info).chunks(COPY_BYTES) {
-                self.write(&info.name, piece)?;
-                done += piece.len() as u64;
-                progress(done);
-            }
-        }
-        Ok(())
+        self.outputs.copy(source, progress)
     }
 
     /// Checks that every tensor is complete and gives the files their names.

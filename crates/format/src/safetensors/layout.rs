@@ -10,6 +10,7 @@ use crate::Shape;
 use crate::output::Slot;
 
 /// A tensor that was declared.
+#[derive(Clone)]
 pub(super) struct Tensor {
     pub(super) name: String,
     pub(super) encoding: Encoding,
