@@ -4,6 +4,7 @@ use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use crate::dot::dot;
+use crate::kernels::Kernels;
 use crate::math::softmax;
 
 /// `softmax(q·kᵀ / sqrt(Dh)) v` for each query, over positions up to its own: `[T, H, Dh]`, unrounded.
@@ -16,6 +17,7 @@ pub(crate) fn attention(
     v: &[f64],
     kv_heads: usize,
     past: usize,
+    kernels: Kernels,
 ) -> Array3<f64> {
     let (tokens, heads, head_dim) = q.dim();
     let scale = 1.0 / (head_dim as f64).sqrt();
@@ -30,13 +32,19 @@ pub(crate) fn attention(
             let query = q.index_axis(Axis(0), t);
             let query = query.index_axis_move(Axis(0), h);
             let query = query.as_slice().expect("queries are contiguous");
-            for (p, weight) in weights.iter_mut().enumerate() {
-                *weight = dot(query, &k[head(p)]) * scale;
-            }
-            softmax(&mut weights);
-            for (p, weight) in weights.iter().enumerate() {
-                out.iter_mut().zip(&v[head(p)]).for_each(|(o, v)| *o += weight * v);
-            }
+            let out = out.as_slice_mut().expect("heads of a fresh array are contiguous");
+            kernels.vectorize(
+                #[inline(always)]
+                || {
+                    for (p, weight) in weights.iter_mut().enumerate() {
+                        *weight = dot(query, &k[head(p)]) * scale;
+                    }
+                    softmax(&mut weights);
+                    for (p, weight) in weights.iter().enumerate() {
+                        out.iter_mut().zip(&v[head(p)]).for_each(|(o, v)| *o += weight * v);
+                    }
+                },
+            );
         }
     });
     out

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::forward::{Logits, Model};
 use crate::points::Points;
 
-/// Tokens whose logits are held at a time: 64 rows of a 248,320-word vocabulary are 127 MB.
-const HEAD_TOKENS: usize = 64;
+/// Tokens whose logits are held at a time: 128 rows of a 248,320-word vocabulary are 254 MB.
+const HEAD_TOKENS: usize = 128;
 
 impl Model<'_> {
     /// Rows of the embedding: `[T] → [T, D]`.
@@ -44,7 +44,7 @@ impl Model<'_> {
         for start in (first..tokens).step_by(HEAD_TOKENS) {
             let end = tokens.min(start + HEAD_TOKENS);
             let h = h.slice_axis(Axis(0), Slice::from(start..end)).to_owned();
-            let y = self.ops.linear(&h, head); // [≤ HEAD_TOKENS, vocab]
+            let y = self.ops.linear(&self.ops.pack(&h), head); // [≤ HEAD_TOKENS, vocab]
             match logits {
                 Logits::All => points.record_rows("lm_head", &y)?,
                 Logits::Last => points.state("lm_head", &[1, y.ncols()], || y.iter().copied().collect())?,

@@ -109,6 +109,7 @@ impl Model<'_> {
         let (ops, c) = (&self.ops, self.config);
         let (hk, hv) = (c.linear_num_key_heads, c.linear_num_value_heads);
         let (kd, vd) = (c.linear_key_head_dim, c.linear_value_head_dim);
+        let h = &ops.pack(h); // [T, D]
         let qkv = at.rows("linear_attn.in_proj_qkv", ops.linear(h, &w.in_proj_qkv))?; // [T, 2HkK+HvV]
         let z = at.rows("linear_attn.in_proj_z", ops.linear(h, &w.in_proj_z))?; // [T, HvV]
         let b = at.rows("linear_attn.in_proj_b", ops.linear(h, &w.in_proj_b))?; // [T, Hv]
@@ -135,9 +136,9 @@ impl Model<'_> {
         })?;
 
         ops.each_head(&mut o, |_, o| rms_norm(o, &w.norm, c.rms_norm_eps)); // [T, Hv, V]
-        let gated = ops.zip(&ops.flat(o.view()), &z, |o, z| o * silu(z)); // [T, HvV]
+        let gated = ops.zip(ops.flat(o), &z, |o, z| o * silu(z)); // [T, HvV]
         let gated = at.rows("linear_attn.norm", gated)?; // [T, HvV]
-        Ok(at.rows("linear_attn", ops.linear(&gated, &w.out_proj))?) // [T, D]
+        Ok(at.rows("linear_attn", ops.linear(&ops.pack(&gated), &w.out_proj))?) // [T, D]
     }
 
     fn attention(
@@ -150,6 +151,7 @@ impl Model<'_> {
         let (ops, c) = (&self.ops, self.config);
         let (heads, kv_heads, dh) = (c.num_attention_heads, c.num_key_value_heads, c.head_dim);
         let past = state.k.len() / (kv_heads * dh);
+        let (tokens, h) = (h.nrows(), &ops.pack(h)); // [T, D]
         let query_gate = at.rows("self_attn.q_proj", ops.linear(h, &w.q_proj))?; // [T, H·2·Dh]
         let k = at.rows("self_attn.k_proj", ops.linear(h, &w.k_proj))?; // [T, Hkv·Dh]
         let v = at.rows("self_attn.v_proj", ops.linear(h, &w.v_proj))?; // [T, Hkv·Dh]
@@ -157,13 +159,14 @@ impl Model<'_> {
         let query_gate = ops.heads(&query_gate, 0..heads * 2 * dh, heads); // [T, H, query Dh | gate Dh]
         let (q, gate) = query_gate.view().split_at(Axis(2), dh); // [T, H, Dh] each
         let mut q = q.as_standard_layout().into_owned(); // [T, H, Dh]
+        let gate = ops.flat(gate.as_standard_layout().into_owned()); // [T, H·Dh]
         let mut k = ops.heads(&k, 0..kv_heads * dh, kv_heads); // [T, Hkv, Dh]
         ops.each_head(&mut q, |_, q| rms_norm(q, &w.q_norm, c.rms_norm_eps)); // [T, H, Dh]
         ops.each_head(&mut k, |_, k| rms_norm(k, &w.k_norm, c.rms_norm_eps)); // [T, Hkv, Dh]
         let mut q = at.rows("self_attn.q_norm", ops.round(q))?; // [T, H, Dh]
         let mut k = at.rows("self_attn.k_norm", ops.round(k))?; // [T, Hkv, Dh]
         let rotation = |p| Rotation::new(p, c.rotary_dim, c.rope_theta);
-        let rotations: Vec<Rotation> = (past..past + h.nrows()).map(rotation).collect(); // [T]
+        let rotations: Vec<Rotation> = (past..past + tokens).map(rotation).collect(); // [T]
         ops.each_head(&mut q, |t, q| rotations[t].apply(q)); // [T, H, Dh]
         ops.each_head(&mut k, |t, k| rotations[t].apply(k)); // [T, Hkv, Dh]
         let q = at.rows("self_attn.q_rope", ops.round(q))?; // [T, H, Dh]
@@ -171,24 +174,25 @@ impl Model<'_> {
 
         state.k.extend(k.iter()); // [past + T, Hkv, Dh]
         state.v.extend(v.iter()); // [past + T, Hkv, Dh]
-        let out = ops.round(attention(q.view(), &state.k, &state.v, kv_heads, past)); // [T, H, Dh]
-        let out = at.rows("self_attn.attn_out", ops.flat(out.view()))?; // [T, H·Dh]
-        let gated = ops.zip(&out, &ops.flat(gate), |out, gate| out * sigmoid(gate)); // [T, H·Dh]
+        let out = ops.round(attention(q.view(), &state.k, &state.v, kv_heads, past, ops.kernels)); // [T, H, Dh]
+        let out = at.rows("self_attn.attn_out", ops.flat(out))?; // [T, H·Dh]
+        let gated = ops.zip(out, &gate, |out, gate| out * sigmoid(gate)); // [T, H·Dh]
         let gated = at.rows("self_attn.gated", gated)?; // [T, H·Dh]
-        Ok(at.rows("self_attn", ops.linear(&gated, &w.o_proj))?) // [T, D]
+        Ok(at.rows("self_attn", ops.linear(&ops.pack(&gated), &w.o_proj))?) // [T, D]
     }
 
     /// `down(silu(gate(h)) · up(h))`: `[T, D] → [T, D]`.
     fn mlp(&self, w: &SwiGlu<Matrix>, h: &Rows, at: &mut Points) -> Result<Rows, Error> {
+        let h = &self.ops.pack(h); // [T, D]
         let gate = at.rows("mlp.gate_proj", self.ops.linear(h, &w.gate_proj))?; // [T, F]
         let up = at.rows("mlp.up_proj", self.ops.linear(h, &w.up_proj))?; // [T, F]
-        let inner = self.ops.zip(&gate, &up, |gate, up| silu(gate) * up); // [T, F]
-        Ok(self.ops.linear(&inner, &w.down_proj)) // [T, D]
+        let inner = self.ops.zip(gate, &up, |gate, up| silu(gate) * up); // [T, F]
+        Ok(self.ops.linear(&self.ops.pack(&inner), &w.down_proj)) // [T, D]
     }
 
     fn moe(&self, w: &Moe<Matrix>, h: &Rows, at: &mut Points) -> Result<Rows, Error> {
         let expert = |w, h: &Rows| self.mlp(w, h, &mut Points::new(&mut NoTap, "")); // [·, D] → [·, D]
-        let logits = at.rows("mlp.gate", self.ops.linear(h, &w.gate))?; // [T, E]
+        let logits = at.rows("mlp.gate", self.ops.linear(&self.ops.pack(h), &w.gate))?; // [T, E]
         let routing = Routing::new(&logits, self.config, self.ops.precision); // k experts a token
         at.indices("mlp.topk_index", &routing.index)?; // [T, k]
         at.record_rows("mlp.topk_weight", &routing.weight)?; // [T, k]

@@ -6,12 +6,14 @@ use crate::dot::dot;
 const L2_EPS: f64 = 1e-6;
 
 /// `x / sqrt(mean(x²) + eps) · gain`, unrounded, in place.
+#[inline(always)]
 pub(crate) fn rms_norm(x: &mut [f64], gain: &[f64], eps: f64) {
     let scale = 1.0 / (dot(x, x) / x.len() as f64 + eps).sqrt();
     x.iter_mut().zip(gain).for_each(|(x, gain)| *x = *x * scale * gain);
 }
 
 /// `x / sqrt(Σx² + 1e-6) · scale`, unrounded, in place.
+#[inline(always)]
 pub(crate) fn l2_norm(x: &mut [f64], scale: f64) {
     let scale = scale / (dot(x, x) + L2_EPS).sqrt();
     x.iter_mut().for_each(|x| *x *= scale);

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use model::Matrix;
-use ndarray::{Array, Array1, Array2, Array3, ArrayView3, Axis, Dimension, Slice, Zip};
+use ndarray::{Array, Array1, Array2, Array3, Axis, Dimension};
 use rayon::prelude::*;
 
-use crate::dot::{Kernels, dot};
+use crate::dot::dot;
 use crate::ggml::{self, Activations};
-use crate::linear::linear;
+use crate::kernels::Kernels;
+use crate::linear::{Packed, linear};
 use crate::norm::rms_norm;
 use crate::precision::Precision;
 
@@ -20,35 +21,72 @@ pub(crate) struct Ops {
     pub activations: Activations,
 }
 
+/// What enters one or more matrices.
+pub(crate) enum Input {
+    /// In the order in which exact products read it.
+    Packed(Packed),
+    /// `[T, K]`, for ggml's products to make blocks of.
+    Rows(Array2<f64>),
+}
+
+/// Elements that one task computes: 16 KiB.
+const CHUNK: usize = 2048;
+
 impl Ops {
-    /// `[T, K] · [N, K]ᵀ → [T, N]`.
-    pub(crate) fn linear(&self, x: &Array2<f64>, w: &Matrix<'_>) -> Array2<f64> {
+    fn vectorize(&self, work: impl FnOnce()) {
+        self.kernels.vectorize(work);
+    }
+
+    /// `[T, K]` as products read it.
+    pub(crate) fn pack(&self, x: &Array2<f64>) -> Input {
+        let rounded = |&x: &f64| self.precision.round(x).to_bits() == x.to_bits();
+        debug_assert!(x.iter().all(rounded));
         match self.activations {
-            Activations::F32 => linear(x.view(), w, self.kernels, self.precision),
-            Activations::Q8 => ggml::linear(x.view(), w, self.kernels),
+            Activations::F32 => Input::Packed(Packed::new(x.view())),
+            Activations::Q8 => Input::Rows(x.clone()),
+        }
+    }
+
+    /// `[T, K] · [N, K]ᵀ → [T, N]`.
+    pub(crate) fn linear(&self, x: &Input, w: &Matrix<'_>) -> Array2<f64> {
+        match x {
+            Input::Packed(x) => linear(x, w, self.kernels, self.precision),
+            Input::Rows(x) => ggml::linear(x.view(), w, self.kernels),
         }
     }
 
     /// Rounds every element.
     pub(crate) fn round<D: Dimension>(&self, mut x: Array<f64, D>) -> Array<f64, D> {
-        x.par_mapv_inplace(|x| self.precision.round(x));
+        let flat = x.as_slice_mut().expect("in standard layout");
+        flat.par_chunks_mut(CHUNK).for_each(|x| {
+            self.vectorize(
+                #[inline(always)]
+                || x.iter_mut().for_each(|x| *x = self.precision.round(*x)),
+            )
+        });
         x
     }
 
     /// RMSNorm of every row.
     pub(crate) fn rms_norm(&self, x: &Array2<f64>, gain: &[f64], eps: f64) -> Array2<f64> {
-        let mut y = x.clone();
-        y.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
-            let row = row.as_slice_mut().expect("rows of an owned array are contiguous");
-            rms_norm(row, gain, eps);
-            row.iter_mut().for_each(|x| *x = self.precision.round(*x));
+        let mut y = Array2::zeros(x.raw_dim());
+        y.axis_iter_mut(Axis(0)).into_par_iter().zip(x.axis_iter(Axis(0))).for_each(|(mut y, x)| {
+            y.assign(&x);
+            let y = y.as_slice_mut().expect("rows of an owned array are contiguous");
+            self.vectorize(
+                #[inline(always)]
+                || {
+                    rms_norm(y, gain, eps);
+                    y.iter_mut().for_each(|y| *y = self.precision.round(*y));
+                },
+            );
         });
         y
     }
 
     /// The residual stream takes a branch in.
     pub(crate) fn add(&self, x: Array2<f64>, y: &Array2<f64>) -> Array2<f64> {
-        self.round(x + y)
+        self.zip(x, y, |x, y| x + y)
     }
 
     /// `f(column, value)` of every element.
@@ -56,14 +94,22 @@ impl Ops {
         Array2::from_shape_fn(x.raw_dim(), |(t, c)| self.precision.round(f(c, x[[t, c]])))
     }
 
-    /// `f(a, b)` element by element.
+    /// `f(a, b)` element by element, where `a` was.
     pub(crate) fn zip(
         &self,
-        a: &Array2<f64>,
+        mut a: Array2<f64>,
         b: &Array2<f64>,
         f: impl Fn(f64, f64) -> f64 + Sync,
     ) -> Array2<f64> {
-        Zip::from(a).and(b).par_map_collect(|&a, &b| self.precision.round(f(a, b)))
+        assert_eq!(a.dim(), b.dim());
+        let of_a = a.as_slice_mut().expect("in standard layout").par_chunks_mut(CHUNK);
+        of_a.zip(b.as_slice().expect("in standard layout").par_chunks(CHUNK)).for_each(|(a, b)| {
+            self.vectorize(
+                #[inline(always)]
+                || a.iter_mut().zip(b).for_each(|(a, b)| *a = self.precision.round(f(*a, *b))),
+            )
+        });
+        a
     }
 
     /// `f(row, a, b)` element by element.
@@ -100,42 +146,60 @@ impl Ops {
     ) -> Array2<f64> {
         let (tokens, channels) = x.dim();
         let kernel = taps.len() / channels;
-        history.extend(x.iter());
-        let rows = &history[..]; // [taps−1+T, C]
+        let by_tap: Vec<f64> = (0..taps.len()).map(|i| taps[i % channels * kernel + i / channels]).collect();
+        let x = x.as_slice().expect("in standard layout");
+        let row = |p: usize| match p.checked_sub(kernel - 1) {
+            Some(t) => &x[t * channels..][..channels],
+            None => &history[p * channels..][..channels],
+        };
         let mut y = Array2::zeros((tokens, channels));
         y.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(t, mut y)| {
-            for (c, y) in y.iter_mut().enumerate() {
-                let mut sum = 0.0;
-                for j in 0..kernel {
-                    sum += taps[c * kernel + j] * rows[(t + j) * channels + c];
-                }
-                *y = self.precision.round(activation(sum));
+            let y = y.as_slice_mut().expect("rows of a fresh array are contiguous");
+            for (i, y) in y.chunks_mut(CHUNK).enumerate() {
+                let columns = i * CHUNK..i * CHUNK + y.len();
+                self.vectorize(
+                    #[inline(always)]
+                    || {
+                        for (j, taps) in by_tap.chunks_exact(channels).enumerate() {
+                            let (taps, x) = (&taps[columns.clone()], &row(t + j)[columns.clone()]);
+                            y.iter_mut().zip(taps.iter().zip(x)).for_each(|(y, (tap, x))| *y += tap * x);
+                        }
+                        y.iter_mut().for_each(|y| *y = self.precision.round(activation(*y)));
+                    },
+                );
             }
         });
-        history.drain(..tokens * channels);
+        let new = tokens.min(kernel - 1);
+        history.drain(..new * channels);
+        history.extend_from_slice(&x[(tokens - new) * channels..]);
         y
     }
 
     /// Columns `range` of `[T, ·]` as `heads` heads: `[T, H, n]`.
     pub(crate) fn heads(&self, x: &Array2<f64>, range: Range<usize>, heads: usize) -> Array3<f64> {
-        let (tokens, width) = (x.nrows(), range.len());
-        let x = x.slice_axis(Axis(1), Slice::from(range));
-        let owned = x.as_standard_layout().into_owned();
-        owned.into_shape_with_order((tokens, heads, width / heads)).expect("heads divide the width")
+        let mut y = Array3::zeros((x.nrows(), heads, range.len() / heads));
+        y.axis_iter_mut(Axis(0)).into_par_iter().zip(x.axis_iter(Axis(0))).for_each(|(mut y, x)| {
+            let y = y.as_slice_mut().expect("tokens of a fresh array are contiguous");
+            y.copy_from_slice(&x.to_slice().expect("rows are contiguous")[range.clone()]);
+        });
+        y
     }
 
     /// `[T, H, n]` as `[T, H·n]`.
-    pub(crate) fn flat(&self, x: ArrayView3<'_, f64>) -> Array2<f64> {
+    pub(crate) fn flat(&self, x: Array3<f64>) -> Array2<f64> {
         let (tokens, heads, width) = x.dim();
-        let owned = x.as_standard_layout().into_owned();
-        owned.into_shape_with_order((tokens, heads * width)).expect("same elements")
+        x.into_shape_with_order((tokens, heads * width)).expect("same elements")
     }
 
     /// `f(token, head)` on every head in place, unrounded.
     pub(crate) fn each_head(&self, x: &mut Array3<f64>, f: impl Fn(usize, &mut [f64]) + Sync) {
         x.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(t, mut heads)| {
             for mut head in heads.outer_iter_mut() {
-                f(t, head.as_slice_mut().expect("heads of an owned array are contiguous"));
+                let head = head.as_slice_mut().expect("heads of an owned array are contiguous");
+                self.vectorize(
+                    #[inline(always)]
+                    || f(t, head),
+                );
             }
         });
     }

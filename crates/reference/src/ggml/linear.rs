@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::activations::{Rounded, numbers};
 use super::{Partner, dots};
-use crate::dot::Kernels;
+use crate::Kernels;
 
 /// Rows of the matrix that one task takes apart and multiplies.
 const TASK_ROWS: usize = 16;
