@@ -16,6 +16,7 @@ mod golden;
 mod inspect;
 mod mutant;
 mod mutations;
+mod oracles;
 mod pages;
 mod regression;
 mod run;
