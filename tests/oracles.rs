@@ -200,13 +200,13 @@ fn pass(checkpoint: &Checkpoint, weights: Weights<Matrix<'_>>, tokens: &[u32]) -
 #[test]
 fn rounding_elsewhere_still_matches() {
     let room = Room::new();
-    for encoding in [Encoding::Q4K, Encoding::Q8_0, Encoding::Q5_1, Encoding::Iq4Xs, Encoding::BF16] {
-        for preset in ["tiny-dense", "tiny-moe"] {
+    for encoding in [Encoding::Q4K, Encoding::Q8_0] {
+        for preset in ["tiny-dense"] {
             let path = room.0.path().join(format!("{preset}-{encoding}.gguf"));
             let mock = Mock::preset(preset).unwrap().with_dtype(encoding);
             mock.write_gguf(&path, Existing::Refuse, &mut |_, _| {}).unwrap();
             let checkpoint = Checkpoint::open(&path, &format::Limits::default()).unwrap();
-            let tokens = eval::any_tokens(96, checkpoint.config().vocab_size);
+            let tokens = eval::any_tokens(48, checkpoint.config().vocab_size);
             let weights = checkpoint.weights(NonFinitePolicy::Refuse).unwrap();
             let mut nudged = weights.clone();
             let mut state = 3u32;
