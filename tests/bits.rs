@@ -2,7 +2,7 @@
 
 use eval::{Run, Split};
 use model::{Checkpoint, NonFinitePolicy};
-use reference::{Kernels, Logits, Model, Precision, State};
+use reference::{Activations, Kernels, Logits, Model, Precision, State};
 use trace::{Collect, Extent, Trace, Values, point};
 
 use crate::etalon::fixture;
@@ -18,7 +18,12 @@ const CHECKPOINTS: [&str; 7] = [
     "golden/dense-f32",
 ];
 
-const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::F64];
+/// Both precisions, and the second oracle.
+const WAYS: [(Precision, Activations); 3] = [
+    (Precision::F32, Activations::F32),
+    (Precision::F64, Activations::F32),
+    (Precision::F32, Activations::Q8),
+];
 
 /// As long as the text below, more than a tile of tokens and no multiple of one.
 const TOKENS: usize = 41;
@@ -59,14 +64,15 @@ fn assert_same(expected: &(Trace, Vec<f64>), found: &(Trace, Vec<f64>), what: &s
     assert_eq!(bits(&expected.1), bits(&found.1), "{what}: the last logits differ");
 }
 
-/// Every checkpoint in every precision, by its plain run.
+/// Every checkpoint in every way, by its plain run.
 fn each(mut check: impl FnMut(&Checkpoint, Run<'static>, &(Trace, Vec<f64>), &str)) {
     for name in CHECKPOINTS {
         let checkpoint = open(name);
-        for precision in PRECISIONS {
-            let how = Run { precision, threads: Some(1), ..Run::default() };
+        for (precision, activations) in WAYS {
+            let how = Run { precision, activations, threads: Some(1), ..Run::default() };
             let expected = run(&checkpoint, &how);
-            check(&checkpoint, how, &expected, &format!("{name} in {}", precision.name()));
+            let what = format!("{name} in {}, activations in {}", precision.name(), activations.name());
+            check(&checkpoint, how, &expected, &what);
         }
     }
 }
@@ -120,7 +126,7 @@ fn a_restored_state_continues() {
     each(|checkpoint, how, expected, what| {
         let config = checkpoint.config();
         let weights = checkpoint.weights(NonFinitePolicy::Refuse).unwrap();
-        let model = Model::new(config, weights, how.precision);
+        let model = Model::new(config, weights, how.precision).with_activations(how.activations).unwrap();
         let tokens = text(checkpoint);
         let mut state = State::new(config);
         model.forward(&tokens[..CUT], &mut state, Logits::Last, &mut trace::NoTap).unwrap();

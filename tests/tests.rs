@@ -18,6 +18,7 @@ mod golden;
 mod inspect;
 mod mutant;
 mod mutations;
+mod oracles;
 mod pages;
 mod quantize;
 mod regression;
