@@ -121,14 +121,12 @@ fn errors_do_not_grow_over_two_thousand_tokens() {
     judge_small(DELTA_NET, 2000);
 }
 
-/// `cargo test --release --test tests -- --ignored drift --nocapture`: half a minute of processor time here, and some
-/// minutes below, where attention looks at all positions.
 #[test]
-#[ignore = "takes half a minute"]
 fn states_do_not_drift_over_a_hundred_thousand_tokens() {
     judge_small(DELTA_NET, 100_000);
 }
 
+/// `cargo test --release --test tests -- --ignored drift --nocapture`: attention looks at all positions.
 #[test]
 #[ignore = "takes minutes"]
 fn errors_do_not_grow_over_a_hundred_thousand_tokens() {

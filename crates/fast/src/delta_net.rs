@@ -81,7 +81,7 @@ impl Model<'_> {
             (0..tokens).flat_map(of_token).collect::<Vec<_>>().into()
         })?;
         at.offer("linear_attn.recurrent_state", &[hv, kd, vd], Extent::State, || {
-            state.recurrent.as_slice().into()
+            state.recurrent.iter().map(|&s| s as f32).collect::<Vec<_>>().into()
         })?;
 
         let mut gated = rows(hv * vd); // [T, HvV]
@@ -128,7 +128,7 @@ impl Model<'_> {
     }
 
     /// The delta rule of every value head; `mixed` holds normalised queries and keys, and values.
-    fn delta_heads(&self, mixed: &Rows, g: &Rows, beta: &Rows, state: &mut [f32], out: &mut Rows) {
+    fn delta_heads(&self, mixed: &Rows, g: &Rows, beta: &Rows, state: &mut [f64], out: &mut Rows) {
         let c = self.config;
         let (hk, hv) = (c.linear_num_key_heads, c.linear_num_value_heads);
         let (kd, vd) = (c.linear_key_head_dim, c.linear_value_head_dim);
@@ -137,8 +137,8 @@ impl Model<'_> {
         let mut heads: Vec<_> = heads.enumerate().collect();
         self.team.each(&mut heads, |(v, (state, out))| {
             let key_head = *v / (hv / hk);
-            let decay: Vec<f32> = g.column(*v).iter().map(|&g| libm::exp(g.into()) as f32).collect();
-            let beta = beta.column(*v).to_vec();
+            let decay: Vec<f64> = g.column(*v).iter().map(|&g| libm::exp(g.into())).collect();
+            let beta: Vec<f64> = beta.column(*v).iter().map(|&beta| beta.into()).collect();
             let head = DeltaHead {
                 mixed: slice(mixed),
                 stride: mixed.ncols(),

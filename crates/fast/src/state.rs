@@ -45,8 +45,8 @@ pub(crate) enum LayerState {
 pub(crate) struct DeltaState {
     /// The last `taps − 1` rows of in_proj_qkv's output, oldest first: `[taps−1, C]`.
     pub conv: Vec<f32>,
-    /// `[Hv, K, V]`.
-    pub recurrent: Vec<f32>,
+    /// `[Hv, K, V]`, in f64: heads that forget slowly would keep what f32 rounds away, token after token.
+    pub recurrent: Vec<f64>,
 }
 
 /// Attention's part: keys after RoPE and values, `[positions, Hkv, Dh]` each.
@@ -118,14 +118,14 @@ impl Cached {
 
     fn save(&self, to: &mut impl Write) -> std::io::Result<()> {
         match self {
-            Cached::F32(numbers) => write(to, numbers),
+            Cached::F32(numbers) => write(to, numbers, f32::to_le_bytes),
             Cached::F16(bytes) => to.write_all(bytes),
         }
     }
 
     fn restore(&mut self, from: &mut impl Read, len: usize) -> Result<(), Error> {
         match self {
-            Cached::F32(numbers) => read(from, numbers, len),
+            Cached::F32(numbers) => read(from, numbers, len, f32::from_le_bytes),
             Cached::F16(bytes) => {
                 let len = len as u64 * 2;
                 from.take(len).read_to_end(bytes).map_err(|e| Error::State(e.to_string()))?;
@@ -139,7 +139,7 @@ impl Cached {
 }
 
 /// First bytes of a saved state; the number is the version of what follows.
-const MAGIC: &[u8; 16] = b"etalon faster 2\n";
+const MAGIC: &[u8; 16] = b"etalon faster 3\n";
 
 /// Numbers converted at a time on their way to or from a file.
 const CHUNK: usize = 1 << 14;
@@ -172,7 +172,7 @@ impl State {
     /// Bytes of all its numbers.
     pub fn bytes(&self) -> usize {
         let bytes = |layer: &LayerState| match layer {
-            LayerState::DeltaNet(s) => 4 * (s.conv.len() + s.recurrent.len()),
+            LayerState::DeltaNet(s) => size_of_val(&s.conv[..]) + size_of_val(&s.recurrent[..]),
             LayerState::Attention(s) => [&s.k, &s.v].map(Cached::bytes).iter().sum(),
         };
         self.layers.iter().map(bytes).sum()
@@ -199,8 +199,8 @@ impl State {
         for layer in &self.layers {
             match layer {
                 LayerState::DeltaNet(s) => {
-                    write(to, &s.conv)?;
-                    write(to, &s.recurrent)?;
+                    write(to, &s.conv, f32::to_le_bytes)?;
+                    write(to, &s.recurrent, f64::to_le_bytes)?;
                 }
                 LayerState::Attention(s) => {
                     s.k.save(to)?;
@@ -220,7 +220,7 @@ impl State {
         from.read_exact(&mut head).map_err(|e| Error::State(format!("saved state: {e}")))?;
         let (magic, numbers) = head.split_at(MAGIC.len());
         if magic != MAGIC {
-            return Err(Error::State("expected it to begin with \"etalon faster 2\"".into()));
+            return Err(Error::State("expected it to begin with \"etalon faster 3\"".into()));
         }
         let numbers = numbers.as_chunks::<8>().0;
         let [position, width] = [numbers[0], numbers[1]].map(u64::from_le_bytes);
@@ -238,8 +238,8 @@ impl State {
             match layer {
                 LayerState::DeltaNet(s) => {
                     let lengths = [s.conv.len(), s.recurrent.len()];
-                    read(from, &mut s.conv, lengths[0])?;
-                    read(from, &mut s.recurrent, lengths[1])?;
+                    read(from, &mut s.conv, lengths[0], f32::from_le_bytes)?;
+                    read(from, &mut s.recurrent, lengths[1], f64::from_le_bytes)?;
                 }
                 LayerState::Attention(s) => {
                     s.k.restore(from, cached)?;
@@ -263,25 +263,34 @@ fn bits(kv: Kv) -> u64 {
     }
 }
 
-fn write(to: &mut impl Write, values: &[f32]) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(4 * CHUNK);
+fn write<T: Copy, const N: usize>(
+    to: &mut impl Write,
+    values: &[T],
+    bytes_of: fn(T) -> [u8; N],
+) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(N * CHUNK);
     for values in values.chunks(CHUNK) {
         bytes.clear();
-        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.extend(values.iter().flat_map(|&value| bytes_of(value)));
         to.write_all(&bytes)?;
     }
     Ok(())
 }
 
 /// Fills `part` with `len` numbers; it grows as they come, whatever length was declared.
-fn read(from: &mut impl Read, part: &mut Vec<f32>, len: usize) -> Result<(), Error> {
+fn read<T, const N: usize>(
+    from: &mut impl Read,
+    part: &mut Vec<T>,
+    len: usize,
+    number: fn([u8; N]) -> T,
+) -> Result<(), Error> {
     part.clear();
-    let mut bytes = [0; 4 * CHUNK];
+    let mut bytes = vec![0; N * CHUNK];
     while part.len() < len {
-        let bytes = &mut bytes[..4 * CHUNK.min(len - part.len())];
+        let bytes = &mut bytes[..N * CHUNK.min(len - part.len())];
         from.read_exact(bytes)
             .map_err(|e| Error::State(format!("{e}: it is cut short or of another model")))?;
-        part.extend(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
+        part.extend(bytes.as_chunks::<N>().0.iter().map(|b| number(*b)));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::lane::{LANES, Lanes};
 use super::superblock::Sums;
 use super::*;
 
-table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 2,
+table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 16,
     fix = fixed::fix_pairs,
     open = superblock::open_in_rows,
     scatter = superblock::scatter,

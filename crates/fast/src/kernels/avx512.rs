@@ -11,7 +11,7 @@ table!(
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
     Avx512,
     4 x 6,
-    4,
+    32,
     fix = avx512_tiles::fix::<avx512_tiles::Pairs>,
     open = avx512_tiles::open_in_rows,
     scatter = avx512_tiles::scatter,

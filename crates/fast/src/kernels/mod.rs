@@ -71,7 +71,7 @@ pub(crate) struct Table {
     pub add: fn(&[f32], &[f32], &mut [f32]),
     pub add_scaled: fn(&mut [f32], f32, &[f32]),
     pub convolve: fn(&[&[f32]], &[&[f32]], &mut [f32]),
-    pub delta_rule: fn(&DeltaHead<'_>, &mut [f32], &mut [f32]),
+    pub delta_rule: fn(&DeltaHead<'_>, &mut [f64], &mut [f32]),
     pub attend: fn(&[f32], usize, usize, &Cache<'_, [f32]>, usize, f32, &mut Vec<f32>, &mut [f32]),
     pub attend_f16: fn(&[f32], usize, usize, &Cache<'_, [u8]>, usize, f32, &mut Vec<f32>, &mut [f32]),
 }
@@ -103,9 +103,9 @@ impl Table {
 }
 
 /// Compiles the functions of `plain` and `tile` for an instruction set and makes their table: lanes, rows and tokens
-/// of a tile, lane groups of the delta rule.
+/// of a tile, columns of the delta rule.
 macro_rules! table {
-    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $groups:literal,
+    ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal,
         fix = $fix:expr, open = $open_row:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
             product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
@@ -129,8 +129,8 @@ macro_rules! table {
             add(a: &[f32], b: &[f32], y: &mut [f32]) = plain::add;
             add_scaled(y: &mut [f32], scale: f32, x: &[f32]) = plain::add_scaled;
             convolve(rows: &[&[f32]], taps: &[&[f32]], y: &mut [f32]) = plain::convolve;
-            delta_rule(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32])
-                = plain::delta_rule::<$lanes, $groups>;
+            delta_rule(head: &DeltaHead<'_>, state: &mut [f64], out: &mut [f32])
+                = plain::delta_rule::<$lanes, $columns>;
             attend(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_, [f32]>, positions: usize,
                 scale: f32, weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes, [f32]>;
             attend_f16(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_, [u8]>, positions: usize,

@@ -138,116 +138,88 @@ pub(crate) struct DeltaHead<'a> {
     pub k: usize,
     pub v: usize,
     /// exp(g) and beta of every token.
-    pub decay: &'a [f32],
-    pub beta: &'a [f32],
+    pub decay: &'a [f64],
+    pub beta: &'a [f64],
     pub key_dim: usize,
     pub value_dim: usize,
 }
 
-/// `S ← S·decay; d = beta·(v − Sᵀk); S ← S + k dᵀ; o = Sᵀq` for one head and all tokens, with one reading of `S` for
-/// both inner products: `Sᵀq` of the new `S` is that of the old one, decayed, plus `(k·q)·d`.
+/// `S ← S·decay; d = beta·(v − Sᵀk); S ← S + k dᵀ; o = Sᵀq` for one head and all tokens, in f64, with one reading of `S`
+/// for both inner products: `Sᵀq` of the new `S` is that of the old one, decayed, plus `(k·q)·d`.
 ///
-/// `state` is `[K, V]`, `out` `[T, V]`. Columns are independent; `G` lane groups of them go through all tokens while they are
-/// near.
+/// `state` is `[K, V]`, `out` `[T, V]`. Columns are independent; `W` of them go through all tokens while they are near.
 #[inline(always)]
-pub(crate) fn delta_rule<L: Lanes, const G: usize>(head: &DeltaHead<'_>, state: &mut [f32], out: &mut [f32]) {
-    if head.decay.is_empty() {
-        return;
+pub(crate) fn delta_rule<L: Lanes, const W: usize>(head: &DeltaHead<'_>, state: &mut [f64], out: &mut [f32]) {
+    let whole = head.value_dim / W * W;
+    for column in (0..whole).step_by(W) {
+        delta_columns::<L, W>(head, column, state, out);
     }
-    let whole = head.value_dim / (G * LANES) * (G * LANES);
-    for column in (0..whole).step_by(G * LANES) {
-        delta_columns::<L, G, true>(head, column, state, out);
-    }
-    for column in (whole..head.value_dim).step_by(LANES) {
-        delta_columns::<L, 1, false>(head, column, state, out);
+    for column in whole..head.value_dim {
+        delta_columns::<L, 1>(head, column, state, out);
     }
 }
 
-/// Lane groups of a row from `column` on; unless they are `WHOLE`, the last may end before its lanes do.
+/// A token's change of `S` and the next token's inner products take one pass over it. These columns lie side by side
+/// meanwhile: where they come from, a row of `S` apart, they would compete for a few sets of the first-level cache.
 #[inline(always)]
-fn load_columns<L: Lanes, const G: usize, const WHOLE: bool>(row: &[f32], column: usize) -> [L; G] {
-    let mut columns = [L::splat(0.0); G];
-    for (g, lanes) in columns.iter_mut().enumerate() {
-        let from = &row[column + g * LANES..];
-        *lanes = match from.first_chunk() {
-            Some(from) => L::load(from),
-            None if WHOLE => unreachable!("columns lie in the row"),
-            None => {
-                let mut padded = [0.0; LANES];
-                padded[..from.len()].copy_from_slice(from);
-                L::load(&padded)
-            }
-        };
-    }
-    columns
-}
-
-#[inline(always)]
-fn store_columns<L: Lanes, const G: usize, const WHOLE: bool>(
-    columns: &[L; G],
-    row: &mut [f32],
-    column: usize,
-) {
-    for (g, lanes) in columns.iter().enumerate() {
-        let to = &mut row[column + g * LANES..];
-        match to.first_chunk_mut() {
-            Some(to) => lanes.store(to),
-            None if WHOLE => unreachable!("columns lie in the row"),
-            None => {
-                let mut padded = [0.0; LANES];
-                lanes.store(&mut padded);
-                to.copy_from_slice(&padded[..to.len()]);
-            }
-        }
-    }
-}
-
-/// A token's change of `S` and the next token's inner products take one pass over it.
-#[inline(always)]
-fn delta_columns<L: Lanes, const G: usize, const WHOLE: bool>(
+fn delta_columns<L: Lanes, const W: usize>(
     head: &DeltaHead<'_>,
     column: usize,
-    state: &mut [f32],
+    state: &mut [f64],
     out: &mut [f32],
 ) {
-    let tokens = head.decay.len();
+    let Some(last) = head.decay.len().checked_sub(1) else { return };
     let row = |t: usize| &head.mixed[t * head.stride..][..head.stride];
-    let query_key = |t: usize| (&row(t)[head.q..][..head.key_dim], &row(t)[head.k..][..head.key_dim]);
-    let (mut q, mut k) = query_key(0);
-    let (mut old_q, mut old_k) = ([L::splat(0.0); G], [L::splat(0.0); G]);
-    for (s, (k, q)) in state.chunks_exact(head.value_dim).zip(k.iter().zip(q)) {
-        let s = load_columns::<L, G, WHOLE>(s, column);
-        for g in 0..G {
-            old_k[g] = old_k[g].add_product(L::splat(*k), s[g]);
-            old_q[g] = old_q[g].add_product(L::splat(*q), s[g]);
+    // Query and key of a token and of the next, widened once for all rows of `S`; and their product.
+    let (mut now, mut next) = (vec![[0f64; 2]; head.key_dim], vec![[0f64; 2]; head.key_dim]);
+    let widen = |t: usize, to: &mut [[f64; 2]]| {
+        let (q, k) = (&row(t)[head.q..][..head.key_dim], &row(t)[head.k..][..head.key_dim]);
+        for (to, (&q, &k)) in to.iter_mut().zip(q.iter().zip(k)) {
+            *to = [q.into(), k.into()];
+        }
+        f64::from(dot::<L>(k, q))
+    };
+    let mut kq = widen(0, &mut now);
+    let mut columns = vec![[0f64; W]; head.key_dim];
+    let (mut old_k, mut old_q) = ([0f64; W], [0f64; W]);
+    for ((s, state), &[q, k]) in columns.iter_mut().zip(state.chunks_exact(head.value_dim)).zip(&now) {
+        *s = *state[column..].first_chunk().expect("columns lie in the state");
+        for i in 0..W {
+            old_k[i] = k.mul_add(s[i], old_k[i]);
+            old_q[i] = q.mul_add(s[i], old_q[i]);
         }
     }
-    for t in 0..tokens {
-        let v = load_columns::<L, G, WHOLE>(&row(t)[head.v..][..head.value_dim], column);
-        let (decay, beta) = (L::splat(head.decay[t]), L::splat(head.beta[t]));
-        let (undo, kq) = (L::splat(-head.decay[t]), L::splat(dot::<L>(k, q)));
-        let (mut d, mut o) = (v, v);
-        for g in 0..G {
-            d[g] = beta.times(v[g].add_product(undo, old_k[g]));
-            o[g] = decay.times(old_q[g]).add_product(kq, d[g]);
+    for t in 0..=last {
+        let v: &[f32; W] = row(t)[head.v + column..].first_chunk().expect("a head's columns lie in the row");
+        let (decay, beta) = (head.decay[t], head.beta[t]);
+        let mut d = [0f64; W];
+        let o: &mut [f32; W] =
+            out[t * head.value_dim + column..].first_chunk_mut().expect("columns lie in the output");
+        for i in 0..W {
+            d[i] = beta * decay.mul_add(-old_k[i], v[i].into());
+            o[i] = kq.mul_add(d[i], decay * old_q[i]) as f32;
         }
-        store_columns::<L, G, WHOLE>(&o, &mut out[t * head.value_dim..][..head.value_dim], column);
-        // Behind the last token come inner products that nobody uses.
-        let (next_q, next_k) = query_key((t + 1).min(tokens - 1));
-        (old_q, old_k) = ([L::splat(0.0); G], [L::splat(0.0); G]);
-        for (s_row, (k, (q, next_k))) in
-            state.chunks_exact_mut(head.value_dim).zip(k.iter().zip(next_q.iter().zip(next_k)))
-        {
-            let mut s = load_columns::<L, G, WHOLE>(s_row, column);
-            let (k, q, next_k) = (L::splat(*k), L::splat(*q), L::splat(*next_k));
-            for g in 0..G {
-                s[g] = decay.times(s[g]).add_product(k, d[g]);
-                old_k[g] = old_k[g].add_product(next_k, s[g]);
-                old_q[g] = old_q[g].add_product(q, s[g]);
+        if t == last {
+            for ((s, state), &[_, k]) in columns.iter().zip(state.chunks_exact_mut(head.value_dim)).zip(&now)
+            {
+                let state: &mut [f64; W] =
+                    state[column..].first_chunk_mut().expect("columns lie in the state");
+                for i in 0..W {
+                    state[i] = k.mul_add(d[i], decay * s[i]);
+                }
             }
-            store_columns::<L, G, WHOLE>(&s, s_row, column);
+            return;
         }
-        (q, k) = (next_q, next_k);
+        kq = widen(t + 1, &mut next);
+        (old_k, old_q) = ([0f64; W], [0f64; W]);
+        for (s, (&[_, k], &[next_q, next_k])) in columns.iter_mut().zip(now.iter().zip(&next)) {
+            for i in 0..W {
+                s[i] = k.mul_add(d[i], decay * s[i]);
+                old_k[i] = next_k.mul_add(s[i], old_k[i]);
+                old_q[i] = next_q.mul_add(s[i], old_q[i]);
+            }
+        }
+        std::mem::swap(&mut now, &mut next);
     }
 }
 

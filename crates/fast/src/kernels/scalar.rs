@@ -7,7 +7,7 @@ table!(
     "scalar",
     Plain,
     1 x 1,
-    1,
+    8,
     fix = fixed::fix_pairs,
     open = superblock::open_in_rows,
     scatter = superblock::scatter,

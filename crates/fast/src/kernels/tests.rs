@@ -346,8 +346,9 @@ fn every_table_has_the_bits_of_scalar_on_the_delta_rule_and_attention() {
     for (key_dim, value_dim, tokens) in [(8, 8, 3), (16, 40, 2), (32, 130, 5)] {
         let stride = 2 * key_dim + value_dim;
         let mixed = activations(0, tokens * stride, &mut random);
-        let state = activations(0, key_dim * value_dim, &mut random);
-        let decay: Vec<f32> = activations(0, tokens, &mut random).iter().map(|x| x.abs()).collect();
+        let state: Vec<f64> =
+            activations(0, key_dim * value_dim, &mut random).into_iter().map(f64::from).collect();
+        let decay: Vec<f64> = activations(0, tokens, &mut random).iter().map(|x| x.abs().into()).collect();
         let head = DeltaHead {
             mixed: &mixed,
             stride,
@@ -365,7 +366,8 @@ fn every_table_has_the_bits_of_scalar_on_the_delta_rule_and_attention() {
             let cache = Cache { k: &mixed[..], v: &mixed[..], stride: key_dim, first: 0 };
             let mut attended = vec![0f32; 2 * key_dim];
             (table.attend)(&mixed, key_dim, key_dim, &cache, tokens, 0.7, &mut Vec::new(), &mut attended);
-            [state, out, attended].concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            let state = state.iter().map(|x| x.to_bits());
+            state.chain([out, attended].concat().iter().map(|x| x.to_bits().into())).collect::<Vec<u64>>()
         };
         let expected = of(&scalar::TABLE);
         for kernels in Kernels::all() {

@@ -1,4 +1,4 @@
-//! Times the fast path: `cargo run --release -p etalon-fast --example speed -- MODEL [THREADS] [PREFILL] [DECODE]`.
+//! Times the fast path: `cargo run --release -p etalon-fast --example fast_speed -- MODEL [THREADS] [PREFILL] [DECODE]`.
 //!
 //! Prefill, then decoding token by token with the logits of each, three rounds; the rate of reading weights counts every
 //! matrix that a token passes through.
@@ -12,7 +12,7 @@ use trace::NoTap;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: speed MODEL [THREADS] [PREFILL] [DECODE]")?;
+    let path = arguments.next().ok_or("usage: fast_speed MODEL [THREADS] [PREFILL] [DECODE]")?;
     let mut number = |default| arguments.next().map_or(Ok(default), |n| n.parse::<usize>());
     let (threads, prefill, decode) = (number(2)?, number(512)?, number(64)?);
 
