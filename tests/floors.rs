@@ -53,6 +53,7 @@ const FLOORS: &[Floor] = &[
 /// Packages from outside that the tool is built on, whichever crate uses them.
 const OUTSIDE: &[&str] = &[
     "anyhow",
+    "blake3",
     "clap",
     "crc32fast",
     "flate2",
@@ -61,6 +62,7 @@ const OUTSIDE: &[&str] = &[
     "hashbrown",
     "indicatif",
     "jiff",
+    "libc",
     "libm",
     "memmap2",
     "mimalloc",
@@ -70,7 +72,9 @@ const OUTSIDE: &[&str] = &[
     "pulp",
     "rayon",
     "regex",
+    "rustix",
     "safetensors",
+    "saphyr-parser",
     "serde",
     "serde_json",
     "sha1",

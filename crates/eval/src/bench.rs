@@ -331,9 +331,9 @@ mod tests {
             let lengths: Vec<_> = benched.growth.iter().map(|g| (g.context, g.prefill_tokens)).collect();
             assert_eq!(lengths, [(7, 7), (11, 1)]);
             let state = |at: usize| benched.growth[at].state_bytes;
-            // One attention layer of two, its keys and values of 2 heads of 16 numbers of four bytes, four tokens apart.
+            // One layer of attention, its keys and values of one head of 16 numbers of four bytes, four tokens apart.
             let grown = state(1).zip(state(0)).map(|(late, early)| late - early);
-            assert_eq!(grown, (engine == Engine::Fast).then_some(4 * 2 * 2 * 16 * 4));
+            assert_eq!(grown, (engine == Engine::Fast).then_some(4 * 2 * 16 * 4));
             let refused = Bench { contexts: vec![7, 10], ..what };
             let said = bench(&checkpoint, &refused).unwrap_err().to_string();
             assert!(said.contains("more than the 3 tokens") && said.contains("[7, 10]"), "{said}");
