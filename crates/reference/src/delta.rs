@@ -1,9 +1,11 @@
 //! The gated delta rule, in its recurrent form, because that is the definition.
 
 use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
+use pulp::Simd;
 use rayon::prelude::*;
 
-use crate::kernels::Kernels;
+use crate::dot::LANES;
+use crate::kernels::{Kernels, Tiled};
 use crate::math::exp;
 
 /// What the rule reads, one entry a token: all of one call.
@@ -47,11 +49,11 @@ pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64], kernels: K
                 let mut v = [0.0; COLUMNS];
                 v[..width].copy_from_slice(&head(&inputs.v, t, h)[columns.clone()]);
                 let (decay, beta) = (exp(inputs.g[[t, h]]), inputs.beta[[t, h]]);
-                let o = &mut o.as_slice_mut().expect("values of a head are contiguous")[columns.clone()];
-                kernels.vectorize(
-                    #[inline(always)]
-                    || o.copy_from_slice(&step(&mut block, k, q, &v, decay, beta)[..width]),
-                );
+                let mut out = [0.0; COLUMNS];
+                let step = Step { s: &mut block, k, q, v: &v, decay, beta, o: &mut out };
+                kernels.run(step, false);
+                o.as_slice_mut().expect("values of a head are contiguous")[columns.clone()]
+                    .copy_from_slice(&out[..width]);
             }
             for (block, s) in block.iter().zip(s.chunks_exact_mut(value_dim)) {
                 s[columns.clone()].copy_from_slice(&block[..width]);
@@ -61,35 +63,58 @@ pub(crate) fn delta_rule(inputs: &DeltaInputs<'_>, state: &mut [f64], kernels: K
     o
 }
 
-/// One token: moves `s` on and returns `Sᵀq`.
-#[inline(always)]
-fn step(
-    s: &mut [[f64; COLUMNS]],
-    k: &[f64],
-    q: &[f64],
-    v: &[f64; COLUMNS],
+/// One token: moves `s` on, and `o` becomes `Sᵀq`.
+struct Step<'a> {
+    s: &'a mut [[f64; COLUMNS]],
+    k: &'a [f64],
+    q: &'a [f64],
+    v: &'a [f64; COLUMNS],
     decay: f64,
     beta: f64,
-) -> [f64; COLUMNS] {
-    let mut recalled = [0.0; COLUMNS]; // Sᵀk
-    for (s, k) in s.iter_mut().zip(k) {
-        for (s, recalled) in s.iter_mut().zip(&mut recalled) {
-            *s *= decay;
-            *recalled += *s * k;
+    o: &'a mut [f64; COLUMNS],
+}
+
+/// Lane groups of a block's columns.
+const GROUPS: usize = COLUMNS / LANES;
+
+impl Tiled for Step<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const P: usize, const R: usize, const G: usize, const FUSED: bool>(self, simd: S) {
+        let Step { s, k, q, v, decay, beta, o } = self;
+        let decay = simd.splat_f64s(decay);
+        let mut recalled = [[simd.splat_f64s(0.0); P]; GROUPS]; // Sᵀk
+        for (s, k) in s.iter_mut().zip(k) {
+            let k = simd.splat_f64s(*k);
+            for (s, recalled) in s.as_chunks_mut::<LANES>().0.iter_mut().zip(&mut recalled) {
+                let s = S::as_mut_simd_f64s(s).0;
+                for p in 0..P {
+                    s[p] = simd.mul_f64s(s[p], decay);
+                    recalled[p] = simd.add_f64s(recalled[p], simd.mul_f64s(s[p], k));
+                }
+            }
+        }
+        let mut d = [[simd.splat_f64s(0.0); P]; GROUPS];
+        for ((d, v), recalled) in d.iter_mut().zip(v.as_chunks::<LANES>().0).zip(&recalled) {
+            let v = S::as_simd_f64s(v).0;
+            for p in 0..P {
+                d[p] = simd.mul_f64s(simd.splat_f64s(beta), simd.sub_f64s(v[p], recalled[p]));
+            }
+        }
+        let mut sums = [[simd.splat_f64s(0.0); P]; GROUPS]; // Sᵀq
+        for (s, (k, q)) in s.iter_mut().zip(k.iter().zip(q)) {
+            let (k, q) = (simd.splat_f64s(*k), simd.splat_f64s(*q));
+            for (s, (d, sum)) in s.as_chunks_mut::<LANES>().0.iter_mut().zip(d.iter().zip(&mut sums)) {
+                let s = S::as_mut_simd_f64s(s).0;
+                for p in 0..P {
+                    s[p] = simd.add_f64s(s[p], simd.mul_f64s(k, d[p]));
+                    sum[p] = simd.add_f64s(sum[p], simd.mul_f64s(s[p], q));
+                }
+            }
+        }
+        for (o, sums) in o.as_chunks_mut::<LANES>().0.iter_mut().zip(&sums) {
+            S::as_mut_simd_f64s(o).0.copy_from_slice(sums);
         }
     }
-    let mut d = [0.0; COLUMNS];
-    for ((d, v), recalled) in d.iter_mut().zip(v).zip(&recalled) {
-        *d = beta * (v - recalled);
-    }
-    let mut o = [0.0; COLUMNS];
-    for (s, (k, q)) in s.iter_mut().zip(k.iter().zip(q)) {
-        for ((s, d), o) in s.iter_mut().zip(&d).zip(&mut o) {
-            *s += k * d;
-            *o += *s * q;
-        }
-    }
-    o
 }
 
 /// One head of one token.

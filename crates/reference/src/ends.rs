@@ -5,8 +5,9 @@ use ndarray::{Array1, Array2, Axis, Slice};
 use crate::error::Error;
 use crate::forward::{Logits, Model};
 use crate::points::Points;
+use crate::precision::{Kept, Precision};
 
-/// Tokens whose logits are held at a time: 128 rows of a 248,320-word vocabulary are 254 MB.
+/// Tokens whose logits are held at a time: 128 rows of a 248,320-word vocabulary are 127 MB in f32.
 const HEAD_TOKENS: usize = 128;
 
 impl Model<'_> {
@@ -36,6 +37,18 @@ impl Model<'_> {
         logits: Logits,
         points: &mut Points,
     ) -> Result<Array1<f64>, Error> {
+        match self.ops.precision {
+            Precision::F32 => self.head_kept::<f32>(h, logits, points),
+            Precision::F64 => self.head_kept::<f64>(h, logits, points),
+        }
+    }
+
+    fn head_kept<T: Kept>(
+        &self,
+        h: &Array2<f64>,
+        logits: Logits,
+        points: &mut Points,
+    ) -> Result<Array1<f64>, Error> {
         let head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
         let tokens = h.nrows();
         let all = logits == Logits::All && points.wants("lm_head");
@@ -44,12 +57,14 @@ impl Model<'_> {
         for start in (first..tokens).step_by(HEAD_TOKENS) {
             let end = tokens.min(start + HEAD_TOKENS);
             let h = h.slice_axis(Axis(0), Slice::from(start..end)).to_owned();
-            let y = self.ops.linear(&self.ops.pack(&h), head); // [≤ HEAD_TOKENS, vocab]
+            let y: Array2<T> = self.ops.linear_kept(&self.ops.pack(&h), head); // [≤ HEAD_TOKENS, vocab]
             match logits {
                 Logits::All => points.record_rows("lm_head", &y)?,
-                Logits::Last => points.state("lm_head", &[1, y.ncols()], || y.iter().copied().collect())?,
+                Logits::Last => {
+                    points.state("lm_head", &[1, y.ncols()], || y.iter().map(|y| y.wide()).collect())?
+                }
             }
-            last = y.row(y.nrows() - 1).to_owned();
+            last = y.row(y.nrows() - 1).mapv(Kept::wide);
         }
         Ok(last)
     }

@@ -1,5 +1,6 @@
 //! The instruction sets that hot loops are compiled for.
 
+use instructions::Amx;
 use pulp::{Simd, WithSimd};
 
 /// An instruction set. It changes how fast a result comes, and not one bit of it.
@@ -13,6 +14,8 @@ enum Isa {
     Avx2(pulp::x86::V3),
     #[cfg(target_arch = "x86_64")]
     Avx512(pulp::x86::V4),
+    #[cfg(target_arch = "x86_64")]
+    Amx(pulp::x86::V4, Amx),
 }
 
 /// Work that is compiled once for every instruction set: `P` registers make eight lanes, and a tile of `R × G` times
@@ -41,7 +44,10 @@ impl Kernels {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(pulp::x86::V3::try_new().map(|v3| Kernels(Isa::Avx2(v3))));
-            all.extend(pulp::x86::V4::try_new().map(|v4| Kernels(Isa::Avx512(v4))));
+            if let Some(v4) = pulp::x86::V4::try_new() {
+                all.push(Kernels(Isa::Avx512(v4)));
+                all.extend(Amx::detect().map(|amx| Kernels(Isa::Amx(v4, amx))));
+            }
         }
         all
     }
@@ -64,6 +70,17 @@ impl Kernels {
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(..) => "amx",
+        }
+    }
+
+    /// Tiles of bytes, if they are to be used.
+    pub(crate) fn tiles(self) -> Option<Amx> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_, amx) => Some(amx),
+            _ => None,
         }
     }
 
@@ -75,7 +92,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(v3) => v3.vectorize(work),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(v4) => v4.vectorize(work),
+            Isa::Avx512(v4) | Isa::Amx(v4, _) => v4.vectorize(work),
         }
     }
 
@@ -89,9 +106,11 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2(v3), false) => Simd::vectorize(v3, With::<_, 2, 6, 1, false>(work)),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512(v4), true) => Simd::vectorize(v4, With::<_, 1, 6, 4, true>(work)),
+            (Isa::Avx512(v4) | Isa::Amx(v4, _), true) => Simd::vectorize(v4, With::<_, 1, 6, 4, true>(work)),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512(v4), false) => Simd::vectorize(v4, With::<_, 1, 6, 4, false>(work)),
+            (Isa::Avx512(v4) | Isa::Amx(v4, _), false) => {
+                Simd::vectorize(v4, With::<_, 1, 6, 4, false>(work))
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod delta;
 mod dot;
 mod ends;
 mod error;
+mod exact;
 mod forward;
 pub mod ggml;
 mod kernels;
@@ -36,7 +37,7 @@ pub use state::State;
 use model::{Config, Matrix, Weights};
 
 /// What every report of the reference says it is: operations, forms and order, versioned. See `docs/contract.md`.
-pub const CONTRACT: &str = "etalon-reference/1";
+pub const CONTRACT: &str = "etalon-reference/2";
 
 impl<'w> Model<'w> {
     /// A model over weights in canonical form, computing with the fastest kernels of this processor.

@@ -11,7 +11,7 @@ use crate::ggml::{self, Activations};
 use crate::kernels::Kernels;
 use crate::linear::{Packed, linear};
 use crate::norm::rms_norm;
-use crate::precision::Precision;
+use crate::precision::{Kept, Precision};
 
 /// How to compute: which tiles, to what to round, and by whose inner products.
 #[derive(Clone, Copy)]
@@ -22,9 +22,9 @@ pub(crate) struct Ops {
 }
 
 /// What enters one or more matrices.
-pub(crate) enum Input {
+pub(crate) enum Input<'a> {
     /// In the order in which exact products read it.
-    Packed(Packed),
+    Packed(Packed<'a>),
     /// `[T, K]`, for ggml's products to make blocks of.
     Rows(Array2<f64>),
 }
@@ -38,20 +38,25 @@ impl Ops {
     }
 
     /// `[T, K]` as products read it.
-    pub(crate) fn pack(&self, x: &Array2<f64>) -> Input {
+    pub(crate) fn pack<'a>(&self, x: &'a Array2<f64>) -> Input<'a> {
         let rounded = |&x: &f64| self.precision.round(x).to_bits() == x.to_bits();
         debug_assert!(x.iter().all(rounded));
         match self.activations {
-            Activations::F32 => Input::Packed(Packed::new(x.view())),
+            Activations::F32 => Input::Packed(Packed::new(x)),
             Activations::Q8 => Input::Rows(x.clone()),
         }
     }
 
     /// `[T, K] · [N, K]ᵀ → [T, N]`.
-    pub(crate) fn linear(&self, x: &Input, w: &Matrix<'_>) -> Array2<f64> {
+    pub(crate) fn linear(&self, x: &Input<'_>, w: &Matrix<'_>) -> Array2<f64> {
+        self.linear_kept(x, w)
+    }
+
+    /// The same, kept in `T`, which is not f32 if nothing is rounded.
+    pub(crate) fn linear_kept<T: Kept>(&self, x: &Input<'_>, w: &Matrix<'_>) -> Array2<T> {
         match x {
             Input::Packed(x) => linear(x, w, self.kernels, self.precision),
-            Input::Rows(x) => ggml::linear(x.view(), w, self.kernels),
+            Input::Rows(x) => ggml::linear(x.view(), w, self.kernels).mapv(T::of),
         }
     }
 

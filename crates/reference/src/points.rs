@@ -5,6 +5,8 @@ use ndarray::{Array, Array2, Dimension};
 use trace::point::{KINDS, order_key};
 use trace::{Extent, Tap, TapError, ValuesRef, View};
 
+use crate::precision::Kept;
+
 /// A tap, and the module path that the names offered to it begin with.
 pub(crate) struct Points<'t> {
     tap: &'t mut dyn Tap,
@@ -41,17 +43,17 @@ impl<'t> Points<'t> {
     }
 
     /// Records one row a token.
-    pub(crate) fn record_rows<D: Dimension>(
+    pub(crate) fn record_rows<T: Kept, D: Dimension>(
         &mut self,
         name: &str,
-        values: &Array<f64, D>,
+        values: &Array<T, D>,
     ) -> Result<(), TapError> {
         if !self.wants(name) {
             return Ok(());
         }
         let values_in_order = values.as_standard_layout();
         let flat = values_in_order.as_slice().expect("standard layout is contiguous");
-        self.record(name, values.shape(), ValuesRef::F64(flat), Extent::Tokens)
+        self.record(name, values.shape(), T::values(flat), Extent::Tokens)
     }
 
     /// One row of whole numbers a token.

@@ -1,5 +1,7 @@
 //! The one rounding function.
 
+use trace::ValuesRef;
+
 /// To what the outputs of operations are rounded. Inside an operation everything is f64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
@@ -25,5 +27,47 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::F64 => "f64",
         }
+    }
+}
+
+/// What a rounded output is kept in: f64, which holds whatever was rounded, or f32, for half the memory.
+pub(crate) trait Kept: Copy + Default + Send + Sync {
+    /// Of a value that was rounded to f32 if this is f32.
+    fn of(value: f64) -> Self;
+
+    /// Wider, if it is not that wide already.
+    fn wide(self) -> f64;
+
+    /// As taps take them.
+    fn values(kept: &[Self]) -> ValuesRef<'_>;
+}
+
+impl Kept for f64 {
+    #[inline(always)]
+    fn of(value: f64) -> f64 {
+        value
+    }
+
+    fn wide(self) -> f64 {
+        self
+    }
+
+    fn values(kept: &[f64]) -> ValuesRef<'_> {
+        ValuesRef::F64(kept)
+    }
+}
+
+impl Kept for f32 {
+    #[inline(always)]
+    fn of(value: f64) -> f32 {
+        value as f32
+    }
+
+    fn wide(self) -> f64 {
+        self.into()
+    }
+
+    fn values(kept: &[f32]) -> ValuesRef<'_> {
+        ValuesRef::F32(kept)
     }
 }

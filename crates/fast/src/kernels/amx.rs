@@ -6,6 +6,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use instructions::{Amx, Configured};
+
 use super::avx512::Avx512;
 use super::avx512_tiles::{Fours, fix, levels};
 use super::fixed::{COLUMNS, TOKENS, TokenTile};
@@ -23,25 +25,7 @@ const TABLE: Table = Table { name: "amx", fix_tokens, open_row, add_superblock, 
 
 /// The table, where the processor has what it is compiled for and the system lets this process use its tiles.
 pub(super) fn detect() -> Option<&'static Table> {
-    /// AMX-TILE and AMX-INT8 in EDX of leaf 7.
-    const TILES: u32 = 1 << 24 | 1 << 25;
-    avx512::detect()?;
-    let has = __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).edx & TILES == TILES;
-    (has && permitted()).then_some(&TABLE)
-}
-
-/// Asks the system for the tiles' state, which a process has not unless it asks.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: the call takes two numbers and changes only what this process may use.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
+    avx512::detect().and(Amx::detect()).map(|_| &TABLE)
 }
 
 #[inline(always)]
@@ -76,32 +60,15 @@ fn in_planes(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 128]) {
 #[repr(C, align(64))]
 struct Planes([[[i32; 16]; ROWS]; 4]);
 
-/// How the eight tiles are shaped: sixteen lines of 64 bytes each.
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    line_bytes: [u16; 16],
-    lines: [u8; 16],
+/// This thread's tiles, in use.
+struct Tiles {
+    _configured: Configured,
 }
-
-const CONFIGURATION: Configuration = Configuration {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    line_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    lines: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
-
-/// Tiles of this thread, configured until this is dropped.
-struct Tiles;
 
 impl Tiles {
     fn configure() -> Tiles {
-        // SAFETY: the table is only handed out where the process may use tiles; the instruction reads 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly, preserves_flags)) }
-        Tiles
+        let amx = Amx::detect().expect("the table is only handed out where there is AMX");
+        Tiles { _configured: amx.configure() }
     }
 
     /// `planes` of a superblock.
@@ -159,13 +126,6 @@ impl Tiles {
                 options(nostack, preserves_flags),
             );
         }
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: as in `configure`; nothing uses the tiles hereafter.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
     }
 }
 

@@ -9,6 +9,7 @@ use pulp::Simd;
 use super::{Buffers, Task, multiply_add};
 use crate::dot::{LANES, Lane};
 use crate::kernels::Tiled;
+use crate::precision::Kept;
 
 /// Columns of a lane that are multiplied before the next ones are. So many of a tile's tokens are 32 KiB, which the
 /// first-level cache holds while all rows of a task go by.
@@ -24,21 +25,21 @@ const LEVELS: usize = LANES.ilog2() as usize + 1;
 /// Where sums are kept that go on with the next block.
 const OPEN: usize = LEVELS;
 
-pub(super) struct Product<'a>(pub Task<'a>);
+pub(super) struct Product<'a, 'b, T>(pub Task<'a, 'b, T>);
 
-impl Tiled for Product<'_> {
+impl<T: Kept> Tiled for Product<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd, const P: usize, const R: usize, const G: usize, const FUSED: bool>(self, simd: S) {
         let Product(mut task) = self;
         let rows = task.out.ncols().next_multiple_of(R);
-        let groups = task.x.tokens.div_ceil(LANES);
+        let groups = task.rounding.x.tokens.div_ceil(LANES);
         let whole = groups / G * G;
         widen(&mut task, rows);
         for first in (0..whole).step_by(G) {
-            tokens::<S, P, R, G, FUSED>(simd, &mut task, first, rows);
+            tokens::<T, S, P, R, G, FUSED>(simd, &mut task, first, rows);
         }
         for first in whole..groups {
-            tokens::<S, P, R, 1, FUSED>(simd, &mut task, first, rows);
+            tokens::<T, S, P, R, 1, FUSED>(simd, &mut task, first, rows);
         }
     }
 }
@@ -46,13 +47,13 @@ impl Tiled for Product<'_> {
 /// Decodes the task's rows, and sorts their columns by lane and block: `[LANES, blocks, rows, BLOCK]`. What fills up
 /// the last block or the last tile is not used.
 #[inline(always)]
-fn widen(task: &mut Task, rows: usize) {
-    let blocks = task.x.depth.div_ceil(BLOCK);
+fn widen<T>(task: &mut Task<T>, rows: usize) {
+    let blocks = task.rounding.x.depth().div_ceil(BLOCK);
     task.buffers.wide.resize(blocks * rows * BLOCK);
     for row in 0..task.out.ncols() {
         task.decode(row, 0);
         let Buffers { narrow, wide, .. } = &mut *task.buffers;
-        let narrow = narrow.as_chunks::<LANES>().0[..task.x.depth].chunks(BLOCK);
+        let narrow = narrow.as_chunks::<LANES>().0[..task.rounding.x.depth()].chunks(BLOCK);
         for (block, narrow) in narrow.enumerate() {
             let mut lanes = wide.as_flattened_mut().chunks_exact_mut(blocks * rows * BLOCK);
             let at = (block * rows + row) * BLOCK;
@@ -69,14 +70,15 @@ fn widen(task: &mut Task, rows: usize) {
 
 /// All rows times `G` groups of eight tokens, `first` on.
 #[inline(always)]
-fn tokens<S: Simd, const P: usize, const R: usize, const G: usize, const FUSED: bool>(
+fn tokens<T: Kept, S: Simd, const P: usize, const R: usize, const G: usize, const FUSED: bool>(
     simd: S,
-    task: &mut Task,
+    task: &mut Task<T>,
     first: usize,
     rows: usize,
 ) {
-    let depth = task.x.depth;
-    let Buffers { wide, sums, .. } = &mut *task.buffers;
+    let rounding = task.rounding;
+    let depth = rounding.x.depth();
+    let Buffers { wide, sums, largest, .. } = &mut *task.buffers;
     sums.resize((OPEN + 1) * rows * G);
     let sums = sums.as_chunks_mut::<R>().0.as_chunks_mut::<G>().0; // [LEVELS + 1, rows/R, G, R]
     let wide = wide.as_flattened().as_chunks::<BLOCK>().0.as_chunks::<R>().0; // [LANES, blocks, rows/R, R, BLOCK]
@@ -85,7 +87,7 @@ fn tokens<S: Simd, const P: usize, const R: usize, const G: usize, const FUSED: 
         let level = (n + 1).trailing_zeros() as usize;
         for (block, start) in (0..depth).step_by(BLOCK).enumerate() {
             let end = depth.min(start + BLOCK);
-            let mut x = [&task.x.lanes[..]; G];
+            let mut x = [&rounding.x.lanes()[..]; G];
             for (g, x) in x.iter_mut().enumerate() {
                 let row = ((first + g) * LANES + lane) * depth;
                 *x = &x[row + start..row + end];
@@ -99,13 +101,19 @@ fn tokens<S: Simd, const P: usize, const R: usize, const G: usize, const FUSED: 
     }
     let sums = &sums[(LEVELS - 1) * tiles..][..tiles];
     for g in 0..G {
-        let tokens = (first + g) * LANES..task.x.tokens.min((first + g + 1) * LANES);
-        let mut out = task.out.slice_axis_mut(Axis(0), Slice::from(tokens));
+        let tokens = (first + g) * LANES..rounding.x.tokens.min((first + g + 1) * LANES);
+        let mut out = task.out.slice_axis_mut(Axis(0), Slice::from(tokens.clone()));
         for (t, mut out) in out.outer_iter_mut().enumerate() {
             let out = out.as_slice_mut().expect("columns of a row are contiguous");
-            for (out, sums) in out.chunks_mut(R).zip(sums) {
-                for (out, sum) in out.iter_mut().zip(&sums[g]) {
-                    *out = task.precision.round(sum[t]);
+            for (i, (out, sums)) in out.chunks_mut(R).zip(sums).enumerate() {
+                for (r, (out, sum)) in out.iter_mut().zip(&sums[g]).enumerate() {
+                    let row = i * R + r;
+                    *out = T::of(rounding.of_lanes(
+                        sum[t],
+                        task.first_row + row,
+                        largest[row],
+                        tokens.start + t,
+                    ));
                 }
             }
         }
