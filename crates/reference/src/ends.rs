@@ -1,14 +1,31 @@
 //! The two ends of the model: tokens to embeddings, hidden states to logits.
 
-use ndarray::{Array1, Array2, Axis, Slice};
+use std::sync::{Mutex, PoisonError};
+
+use ndarray::{Array1, Array2, ArrayViewMut2, Axis, Slice};
 
 use crate::error::Error;
 use crate::forward::{Logits, Model};
+use crate::linear::zeros;
 use crate::points::Points;
 use crate::precision::{Kept, Precision};
 
 /// Tokens whose logits are held at a time: 128 rows of a 248,320-word vocabulary are 127 MB in f32.
 const HEAD_TOKENS: usize = 128;
+
+/// Space for logits that one call leaves for the next: fresh memory of this size would take longer to get than to fill.
+#[derive(Default)]
+pub(crate) struct LogitsSpace(Mutex<Vec<f32>>);
+
+impl LogitsSpace {
+    pub(crate) fn take(&self) -> Vec<f32> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn keep(&self, space: Vec<f32>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = space;
+    }
+}
 
 impl Model<'_> {
     /// Rows of the embedding: `[T] → [T, D]`.
@@ -54,10 +71,17 @@ impl Model<'_> {
         let all = logits == Logits::All && points.wants("lm_head");
         let mut last = Array1::zeros(0);
         let first = if all { 0 } else { tokens - 1 };
+        let mut space = T::take(&self.logits);
         for start in (first..tokens).step_by(HEAD_TOKENS) {
             let end = tokens.min(start + HEAD_TOKENS);
             let h = h.slice_axis(Axis(0), Slice::from(start..end)).to_owned();
-            let y: Array2<T> = self.ops.linear_kept(&self.ops.pack(&h), head); // [≤ HEAD_TOKENS, vocab]
+            let shape = (h.nrows(), head.rows());
+            if space.len() < shape.0 * shape.1 {
+                space = zeros(shape.0 * shape.1);
+            }
+            let y = &mut space[..shape.0 * shape.1];
+            let mut y = ArrayViewMut2::from_shape(shape, y).expect("as many as that"); // [≤ HEAD_TOKENS, vocab]
+            self.ops.linear_into(&self.ops.pack(&h), head, y.view_mut());
             match logits {
                 Logits::All => points.record_rows("lm_head", &y)?,
                 Logits::Last => {
@@ -66,6 +90,7 @@ impl Model<'_> {
             }
             last = y.row(y.nrows() - 1).mapv(Kept::wide);
         }
+        T::keep(&self.logits, space);
         Ok(last)
     }
 }

@@ -7,6 +7,7 @@ use trace::{NoTap, Tap};
 
 use crate::attention::attention;
 use crate::delta::{DeltaInputs, delta_rule};
+use crate::ends::LogitsSpace;
 use crate::error::Error;
 use crate::math::{sigmoid, silu, softplus};
 use crate::moe::Routing;
@@ -33,6 +34,7 @@ pub struct Model<'w> {
     pub(crate) config: &'w model::Config,
     pub(crate) weights: Weights<Matrix<'w>>,
     pub(crate) ops: Ops,
+    pub(crate) logits: LogitsSpace,
 }
 
 impl Model<'_> {

@@ -43,7 +43,7 @@ impl<'w> Model<'w> {
     /// A model over weights in canonical form, computing with the fastest kernels of this processor.
     pub fn new(config: &'w Config, weights: Weights<Matrix<'w>>, precision: Precision) -> Model<'w> {
         let ops = ops::Ops { kernels: Kernels::detect(), precision, activations: Activations::F32 };
-        Model { config, weights, ops }
+        Model { config, weights, ops, logits: Default::default() }
     }
 
     /// The same model on other kernels. They change no bit; tests run them all.

@@ -98,19 +98,32 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// `y[t, n] = Σ_k x[t, k] · w[n, k]`, rounded: `[T, K] · [N, K]ᵀ → [T, N]`. Threads split rows of `w`, never a sum.
-pub(crate) fn linear<T: Kept>(
+/// `y[t, n] = Σ_k x[t, k] · w[n, k]`, rounded: `[T, K] · [N, K]ᵀ → [T, N]`.
+pub(crate) fn linear(x: &Packed, w: &Matrix<'_>, kernels: Kernels, precision: Precision) -> Array2<f64> {
+    let mut y =
+        Array2::from_shape_vec((x.tokens, w.rows()), zeros(x.tokens * w.rows())).expect("as many as that");
+    linear_into(x, w, kernels, precision, y.view_mut());
+    y
+}
+
+/// The same into `y`. Threads split rows of `w`, never a sum.
+pub(crate) fn linear_into<T: Kept>(
     x: &Packed,
     w: &Matrix<'_>,
     kernels: Kernels,
     precision: Precision,
-) -> Array2<T> {
+    mut y: ArrayViewMut2<'_, T>,
+) {
     assert_eq!(x.cols, w.cols(), "activations and matrix agree on the input width");
-    let mut y = zeros(x.tokens, w.rows());
+    assert_eq!(
+        y.dim(),
+        (x.tokens, w.rows()),
+        "as many rows as tokens, as many columns as rows of the matrix"
+    );
     let rounding = Rounding { x, w, kernels, precision };
     match kernels.tiles() {
         Some(amx) if precision == Precision::F32 && digits::suit(x, w) => {
-            digits::products(&rounding, amx, kernels, y.view_mut());
+            digits::products(&rounding, amx, kernels, y);
         }
         _ => {
             // Made here, where no thread waits for what another one makes.
@@ -128,7 +141,6 @@ pub(crate) fn linear<T: Kept>(
             });
         }
     }
-    y
 }
 
 /// How a sum that may be a little off becomes what the contract says.
@@ -258,10 +270,9 @@ fn with_magnitudes(w: &[f32], x: &[f64]) -> (Lane, Lane) {
     (sums, magnitudes)
 }
 
-/// Zeros, `[rows, columns]`, written by all threads.
-fn zeros<T: Kept>(rows: usize, columns: usize) -> Array2<T> {
-    let values = (0..rows * columns).into_par_iter().with_min_len(1 << 16).map(|_| T::default()).collect();
-    Array2::from_shape_vec((rows, columns), values).expect("as many as asked for")
+/// Zeros, written by all threads: the first to write a page waits for the system to find one.
+pub(crate) fn zeros<T: Kept>(count: usize) -> Vec<T> {
+    (0..count).into_par_iter().with_min_len(1 << 16).map(|_| T::default()).collect()
 }
 
 /// `a · b + sum`; a fused one if it gives the same bits, which exact products do.
@@ -347,7 +358,7 @@ mod tests {
                 Precision::F64 => dot(x.row(t).as_slice().unwrap(), wide.row(n).as_slice().unwrap()),
             });
             for kernels in Kernels::all() {
-                let y: Array2<f64> = linear(&Packed::new(&x), &matrix, kernels, precision);
+                let y = linear(&Packed::new(&x), &matrix, kernels, precision);
                 for (at, y) in y.indexed_iter() {
                     let expected: f64 = expected[at];
                     let same = y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan();

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use model::Matrix;
-use ndarray::{Array, Array1, Array2, Array3, Axis, Dimension};
+use ndarray::{Array, Array1, Array2, Array3, ArrayViewMut2, Axis, Dimension};
 use rayon::prelude::*;
 
 use crate::dot::dot;
 use crate::ggml::{self, Activations};
 use crate::kernels::Kernels;
-use crate::linear::{Packed, linear};
+use crate::linear::{Packed, linear, linear_into};
 use crate::norm::rms_norm;
 use crate::precision::{Kept, Precision};
 
@@ -49,14 +49,17 @@ impl Ops {
 
     /// `[T, K] · [N, K]ᵀ → [T, N]`.
     pub(crate) fn linear(&self, x: &Input<'_>, w: &Matrix<'_>) -> Array2<f64> {
-        self.linear_kept(x, w)
-    }
-
-    /// The same, kept in `T`, which is not f32 if nothing is rounded.
-    pub(crate) fn linear_kept<T: Kept>(&self, x: &Input<'_>, w: &Matrix<'_>) -> Array2<T> {
         match x {
             Input::Packed(x) => linear(x, w, self.kernels, self.precision),
-            Input::Rows(x) => ggml::linear(x.view(), w, self.kernels).mapv(T::of),
+            Input::Rows(x) => ggml::linear(x.view(), w, self.kernels),
+        }
+    }
+
+    /// The same into `y`, of f32 if everything is rounded.
+    pub(crate) fn linear_into<T: Kept>(&self, x: &Input<'_>, w: &Matrix<'_>, mut y: ArrayViewMut2<'_, T>) {
+        match x {
+            Input::Packed(x) => linear_into(x, w, self.kernels, self.precision, y),
+            Input::Rows(x) => y.zip_mut_with(&ggml::linear(x.view(), w, self.kernels), |y, x| *y = T::of(*x)),
         }
     }
 

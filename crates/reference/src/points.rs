@@ -1,7 +1,7 @@
 //! Offers named activations to a tap.
 
 use model::{Config, FeedForward, LayerType};
-use ndarray::{Array, Array2, Dimension};
+use ndarray::{Array, Array2, ArrayRef, Dimension};
 use trace::point::{KINDS, order_key};
 use trace::{Extent, Tap, TapError, ValuesRef, View};
 
@@ -46,7 +46,7 @@ impl<'t> Points<'t> {
     pub(crate) fn record_rows<T: Kept, D: Dimension>(
         &mut self,
         name: &str,
-        values: &Array<T, D>,
+        values: &ArrayRef<T, D>,
     ) -> Result<(), TapError> {
         if !self.wants(name) {
             return Ok(());

@@ -2,6 +2,8 @@
 
 use trace::ValuesRef;
 
+use crate::ends::LogitsSpace;
+
 /// To what the outputs of operations are rounded. Inside an operation everything is f64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
@@ -40,6 +42,14 @@ pub(crate) trait Kept: Copy + Default + Send + Sync {
 
     /// As taps take them.
     fn values(kept: &[Self]) -> ValuesRef<'_>;
+
+    /// Space that was kept, if any.
+    fn take(_: &LogitsSpace) -> Vec<Self> {
+        Vec::new()
+    }
+
+    /// Keeps space, if there is a place for it.
+    fn keep(_: &LogitsSpace, _: Vec<Self>) {}
 }
 
 impl Kept for f64 {
@@ -69,5 +79,13 @@ impl Kept for f32 {
 
     fn values(kept: &[f32]) -> ValuesRef<'_> {
         ValuesRef::F32(kept)
+    }
+
+    fn take(place: &LogitsSpace) -> Vec<f32> {
+        place.take()
+    }
+
+    fn keep(place: &LogitsSpace, space: Vec<f32>) {
+        place.keep(space);
     }
 }
