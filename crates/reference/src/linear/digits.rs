@@ -25,8 +25,9 @@ use rows::Preparing;
 pub(super) use rows::{Group, Space};
 pub(super) use tokens::Tokens;
 
-/// Rows of the matrix that one task multiplies.
-const TASK_ROWS: usize = 16 * LINES;
+/// Rows of the matrix that one task multiplies, if there are so many for every thread: nothing is multiplied while its first group
+/// is taken apart.
+const TASK_ROWS: usize = 128 * LINES;
 
 /// Digits that share a pass over the tokens: the second-level cache holds these, the next ones, and a tile's tokens.
 const GROUP_BYTES: usize = 704 << 10;
@@ -52,9 +53,12 @@ pub(super) fn products<T: Kept>(
     mut out: ArrayViewMut2<'_, T>,
 ) {
     let x = rounding.x.digits.get_or_init(|| Tokens::new(rounding.x, kernels));
-    out.axis_chunks_iter_mut(Axis(1), TASK_ROWS).into_par_iter().enumerate().for_each(|(task, out)| {
+    let threads = rayon::current_num_threads();
+    let rows = out.ncols().div_ceil(threads * out.ncols().div_ceil(threads * TASK_ROWS).max(1));
+    let rows = rows.next_multiple_of(LINES).max(LINES);
+    out.axis_chunks_iter_mut(Axis(1), rows).into_par_iter().enumerate().for_each(|(task, out)| {
         BUFFERS.with_borrow_mut(|buffers| {
-            let mut task = Task { rounding: *rounding, x, first_row: task * TASK_ROWS, out };
+            let mut task = Task { rounding: *rounding, x, first_row: task * rows, out };
             kernels.vectorize(
                 #[inline(always)]
                 || task.run(amx, buffers),
