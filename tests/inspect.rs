@@ -269,3 +269,72 @@ fn keys_are_edited_and_printed() {
     assert!(ran.stderr.contains("needs a type"), "{}", ran.stderr);
     words(&format!("edit {GGUF} {path}")).expect(2);
 }
+
+/// Texts of `__metadata__` are set, renamed and removed, tensors renamed; what is not changed is the same bytes.
+#[test]
+fn safetensors_are_edited() {
+    let input = "fixtures/models/dense-text-f32/model.safetensors";
+    let room = tempfile::tempdir().unwrap();
+    let copy = room.path().join("copy.safetensors");
+    etalon(["edit", input, copy.to_str().unwrap()]).expect(0);
+    assert!(fs::read(root().join(input)).unwrap() == fs::read(&copy).unwrap());
+
+    let out = room.path().join("out.safetensors");
+    let (from, to) = (copy.to_str().unwrap(), out.to_str().unwrap());
+    let name = "model.norm.weight";
+    let rename = format!("{name}=renamed.weight");
+    let ran =
+        etalon(["edit", from, to, "--set", "made.by=str:me: etalon", "--set", "b=1", "--rename", "b=c"]);
+    assert!(ran.expect(2).stderr.contains("no entry \"b\""));
+    etalon(["edit", from, to, "--set", "made.by=str:me: etalon", "--rename-tensor", &rename]).expect(0);
+    let keys = etalon(["inspect", to, "--kv", "made.by", "--full"]).expect(0).stdout;
+    assert_eq!(keys, "me: etalon\n");
+    let values =
+        |path: &str, name: &str| etalon(["inspect", path, "--tensor", name, "--json"]).expect(0).json();
+    assert_eq!(values(from, name)["values"], values(to, "renamed.weight")["values"]);
+    etalon(["inspect", to, "--tensor", name]).expect(2);
+
+    // Undone in place, it is the first file again.
+    let back = format!("renamed.weight={name}");
+    etalon(["edit", to, to, "--force", "--remove", "made.by", "--rename-tensor", &back]).expect(0);
+    assert!(fs::read(&out).unwrap() == fs::read(&copy).unwrap());
+
+    let said = |arguments: &[&str], words: &str| {
+        let ran = etalon(["edit"].iter().chain(arguments)).expect(2);
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    };
+    said(&[from, to], "exists already");
+    said(&[from, to, "--force", "--chat-template", "README.md"], "chat_template.jinja");
+    said(&[from, to, "--force", "--rename-tensor", "x=y"], "no tensor \"x\"");
+    said(&["fixtures/models/dense-text-f32", to], "merge its shards first");
+}
+
+/// One key so long that no padding reaches it, and arrays longer still, are printed all the same.
+#[test]
+fn long_values_are_printed_whole() {
+    let path = "fixtures/vocab/ggml-vocab-qwen35.gguf";
+    let all = etalon(["inspect", path, "--kv", "--full"]).expect(0).stdout;
+    let longest = all.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(longest > 65_535, "{longest}");
+    let tokens = etalon(["inspect", path, "--kv", "tokenizer.ggml.tokens", "--full"]).expect(0).stdout;
+    assert!(all.contains(tokens.trim_end()));
+}
+
+/// Sizes and places that leave the file are refused before a byte is written, also by whoever reads a file to write another.
+#[test]
+fn what_leaves_the_file_is_refused_while_quantizing_too() {
+    let room = tempfile::tempdir().unwrap();
+    let out = room.path().join("out.gguf");
+    let cases = ["offset-at-end", "offset-2-63", "offset-wraps", "data-one-byte-short", "padded-sizes-wrap"];
+    for case in cases {
+        let bad = format!("fixtures/gguf/x-{case}.gguf");
+        for command in [
+            ["quantize", &bad, out.to_str().unwrap(), "Q8_0"],
+            ["edit", &bad, out.to_str().unwrap(), "--force"],
+        ] {
+            let ran = etalon(command).expect(2);
+            assert!(ran.stderr.contains("offset, byte"), "{}", ran.stderr);
+            assert_eq!(fs::read_dir(room.path()).unwrap().count(), 0);
+        }
+    }
+}

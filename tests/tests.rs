@@ -16,6 +16,7 @@ mod files;
 mod floors;
 mod golden;
 mod inspect;
+mod inspect_memory;
 mod mutant;
 mod mutations;
 mod oracles;

@@ -73,9 +73,6 @@ def main():
                 point, name = point.replace("P", f"model.layers.{layer}", 1), f"{name}-{layer}"
                 # The first is the projection, the second has its positions.
                 name += "#1" if point.endswith("k_rope") else ""
-            # llama.cpp renormalises the weights of the chosen experts in a step of its own.
-            if point.endswith("topk_weight") and f"ffn_moe_weights_norm-{layer}" in tensors:
-                name = f"ffn_moe_weights_norm-{layer}"
             if name not in tensors:
                 continue
             array, part = tensors[name], point.rsplit(".", 1)[-1] if ".linear_attn." in point else None

@@ -1,12 +1,21 @@
 //! Small files that commands write: there whole or not at all.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
 
 /// Writes a file under a temporary name beside it, then renames. One that is there is replaced only if `force`.
 pub fn write(path: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
+    write_with(path, force, |out| Ok(out.write_all(bytes)?))
+}
+
+/// The same for what is written piece by piece.
+pub fn write_with<T>(
+    path: &Path,
+    force: bool,
+    fill: impl FnOnce(&mut dyn Write) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let exists =
         || anyhow::anyhow!("{}: exists already; remove it, write elsewhere, or give --force", path.display());
     if !force && path.symlink_metadata().is_ok() {
@@ -24,14 +33,16 @@ pub fn write(path: &Path, bytes: &[u8], force: bool) -> anyhow::Result<()> {
         let mut file = builder.tempfile_in(dir)?;
         // Nobody is to take it for a dead process's.
         let _ = file.as_file().try_lock();
-        file.write_all(bytes)?;
-        file.flush()?;
-        anyhow::Ok(file)
+        let mut out = BufWriter::with_capacity(1 << 16, &mut file);
+        let found = fill(&mut out)?;
+        out.flush()?;
+        drop(out);
+        anyhow::Ok((file, found))
     };
-    let file = write().with_context(|| format!("cannot write {}", path.display()))?;
+    let (file, found) = write().with_context(|| format!("cannot write {}", path.display()))?;
     let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
     match placed {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(found),
         Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
         Err(e) => Err(e.error).with_context(|| format!("cannot write {}", path.display())),
     }

@@ -4,6 +4,7 @@
 mod arguments;
 mod commands;
 mod file;
+mod listing;
 mod oracles;
 mod page;
 mod quantize_page;
@@ -11,7 +12,7 @@ mod regression;
 mod render;
 mod report;
 
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -63,11 +64,12 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// Prints all at once: a reader that has seen enough (`| head`) is no error.
+/// Prints as it goes: a reader that has seen enough (`| head`) is no error.
 fn print(outcome: &Outcome, json: bool) -> anyhow::Result<u8> {
-    let text = if json { outcome.json()? } else { outcome.text(&Style::of_stdout()) };
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    let mut stdout = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let printed =
+        if json { outcome.json(&mut stdout) } else { outcome.text(&Style::of_stdout(), &mut stdout) };
+    match printed.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }

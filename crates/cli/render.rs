@@ -1,9 +1,12 @@
 //! How things look: colours, tables, progress.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::listing::{Entry, Form, Widths};
 
 /// Colours, or none.
 pub struct Style {
@@ -80,45 +83,19 @@ impl Table {
 
     /// The lines, the heading first, none with spaces at its end.
     pub fn lines(&self) -> Vec<String> {
+        let mut widths = Widths::of(&self.columns);
+        self.rows.iter().for_each(|row| widths.admit(row));
         let heading: Vec<String> = self.columns.iter().map(|c| c.heading().to_owned()).collect();
-        let rows = || std::iter::once(&heading).chain(&self.rows);
-        let width = |at: usize| rows().map(|row| row[at].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let line = |row: &Vec<String>| {
-            let entries =
-                row.iter().zip(&widths).zip(&self.columns).map(|((entry, &width), column)| match column {
-                    Column::Left(_) => format!("{entry:<width$}"),
-                    Column::Right(_) => format!("{entry:>width$}"),
-                });
-            entries.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+            widths.line(&self.columns, row.iter().map(|entry| entry as &dyn Display)).to_string()
         };
-        rows().map(line).collect()
-    }
-}
-
-impl Table {
-    /// The rows as a table of Markdown.
-    pub fn markdown(&self) -> Vec<String> {
-        let line = |entries: Vec<String>| format!("| {} |", entries.join(" | "));
-        let escaped = |row: &Vec<String>| line(row.iter().map(|entry| entry.replace('|', "\\|")).collect());
-        let heading = line(self.columns.iter().map(|column| column.heading().to_owned()).collect());
-        let rule = self.columns.iter().map(|column| match column {
-            Column::Left(_) => "---".to_owned(),
-            Column::Right(_) => "---:".to_owned(),
-        });
-        [heading, line(rule.collect())].into_iter().chain(self.rows.iter().map(escaped)).collect()
+        std::iter::once(&heading).chain(&self.rows).map(line).collect()
     }
 
-    /// The rows as comma-separated values (RFC 4180).
-    pub fn csv(&self) -> Vec<String> {
-        let field = |entry: &str| match entry.contains([',', '"', '\n', '\r']) {
-            true => format!("\"{}\"", entry.replace('"', "\"\"")),
-            false => entry.to_owned(),
-        };
-        let line = |row: &mut dyn Iterator<Item = &str>| row.map(field).collect::<Vec<_>>().join(",");
-        let heading = line(&mut self.columns.iter().map(Column::heading));
-        let rows = self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
-        std::iter::once(heading).chain(rows).collect()
+    /// Writes it in one of three forms.
+    pub fn write(&self, form: Form, style: &Style, out: &mut dyn io::Write) -> io::Result<()> {
+        let rows = || self.rows.iter().map(|row| row.iter().map(|entry| Box::new(entry) as Entry).collect());
+        form.write(&self.columns, rows, style, out)
     }
 }
 
@@ -220,14 +197,6 @@ mod tests {
         table.row(["ä".into(), "10".into(), "x".into()]);
         table.row(["long name".into(), "1".into(), String::new()]);
         assert_eq!(table.lines(), ["name       size", "ä            10  x", "long name     1"]);
-    }
-
-    #[test]
-    fn tables_are_escaped_in_every_form() {
-        let mut table = Table::new(&[Column::Left("name"), Column::Right("size")]);
-        table.row(["a|b,\"c\"".into(), "1".into()]);
-        assert_eq!(table.markdown(), ["| name | size |", "| --- | ---: |", "| a\\|b,\"c\" | 1 |"]);
-        assert_eq!(table.csv(), ["name,size", "\"a|b,\"\"c\"\"\",1"]);
     }
 
     #[test]

@@ -11,10 +11,11 @@ use serde::Serialize;
 use crate::commands::Outcome;
 use crate::render::{Bar, Style};
 
-/// Change keys and names of a GGUF file; all else stays as it is, to the byte.
+/// Change keys and names of a GGUF or safetensors file; all else stays as it is, to the byte.
 ///
-/// Of a split file edit the first part, which has the keys. Changes are made in this order: remove, rename, set. Without
-/// any the output is the same file.
+/// Of a split GGUF file edit the first part, which has the keys. Changes are made in this order: remove, rename, set.
+/// Without any the output is the same file. Keys of a safetensors file are those of its __metadata__, all of them
+/// texts; its header is written anew.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,56 +23,60 @@ Examples:
   etalon edit in.gguf out.gguf --set qwen35.rope.dimension_sections='[i32]:11,11,10,0'
   etalon edit in.gguf out.gguf --chat-template template.jinja
   etalon edit in.gguf out.gguf --rename-tensor blk.0.ssm_dt=blk.0.ssm_dt.bias
-  etalon edit in.gguf out.gguf --set tokenizer.ggml.pre=qwen35 --dry-run")]
+  etalon edit in.gguf out.gguf --set tokenizer.ggml.pre=qwen35 --dry-run
+  etalon edit in.safetensors out.safetensors --rename-tensor a.weight=b.weight --set format=pt")]
 pub struct Args {
-    /// A GGUF file.
+    /// A GGUF or safetensors file.
     #[arg(value_name = "IN")]
-    input: PathBuf,
+    pub(super) input: PathBuf,
     /// The file to be.
     #[arg(value_name = "OUT")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Set a key. TYPE is u8, i8, … u64, i64, f32, f64, bool, str, or one of these in brackets for an array, of which
     /// strings are a JSON list; without a type a key keeps the one it has. May be repeated.
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
-    set: Vec<String>,
+    pub(super) set: Vec<String>,
     /// Remove a key; may be repeated.
     #[arg(long, value_name = "KEY")]
-    remove: Vec<String>,
+    pub(super) remove: Vec<String>,
     /// Give a key another name; may be repeated.
     #[arg(long, value_name = "OLD=NEW")]
-    rename: Vec<String>,
+    pub(super) rename: Vec<String>,
     /// Give a tensor another name; may be repeated.
     #[arg(long, value_name = "OLD=NEW")]
-    rename_tensor: Vec<String>,
+    pub(super) rename_tensor: Vec<String>,
     /// Set tokenizer.chat_template to the text of a file.
     #[arg(long, value_name = "FILE")]
-    chat_template: Option<PathBuf>,
+    pub(super) chat_template: Option<PathBuf>,
     /// Print the changes and write nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Replace OUT if it exists; it may be IN.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 #[derive(Serialize)]
-struct Edited {
-    output: PathBuf,
-    dry_run: bool,
-    changes: Vec<Change>,
+pub(super) struct Edited {
+    pub(super) output: PathBuf,
+    pub(super) dry_run: bool,
+    pub(super) changes: Vec<Change>,
 }
 
 #[derive(Serialize)]
-struct Change {
-    what: &'static str,
-    name: String,
-    to: String,
+pub(super) struct Change {
+    pub(super) what: &'static str,
+    pub(super) name: String,
+    pub(super) to: String,
 }
 
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
+        if super::edit_safetensors::is_safetensors(&self.input)? {
+            return super::edit_safetensors::run(&self);
+        }
         let mut edit = Edit::open(&self.input, &Limits::default())?;
         let mut changes = Vec::new();
         let mut note =
@@ -115,7 +120,7 @@ impl Args {
     }
 }
 
-fn text(edited: &Edited, style: &Style) -> String {
+pub(super) fn text(edited: &Edited, style: &Style) -> String {
     let mut lines: Vec<String> = edited
         .changes
         .iter()
@@ -132,7 +137,7 @@ fn text(edited: &Edited, style: &Style) -> String {
 }
 
 /// Neither keys nor names of tensors hold an equals sign.
-fn names(pair: &str) -> anyhow::Result<(&str, &str)> {
+pub(super) fn names(pair: &str) -> anyhow::Result<(&str, &str)> {
     pair.split_once('=').with_context(|| format!("{pair:?}: expected OLD=NEW"))
 }
 

@@ -6,6 +6,7 @@ mod compare;
 mod convert;
 mod dump;
 mod edit;
+mod edit_safetensors;
 mod inspect;
 mod merge;
 mod mock;
@@ -14,6 +15,7 @@ mod run;
 mod split;
 mod verify;
 
+use std::io::{self, Write};
 use std::rc::Rc;
 
 use crate::render::Style;
@@ -57,10 +59,13 @@ impl Command {
     }
 }
 
+type Text = dyn Fn(&Style, &mut dyn Write) -> io::Result<()>;
+type Json = dyn Fn(&mut dyn Write) -> io::Result<()>;
+
 /// What a command found, to be printed in one of two forms.
 pub struct Outcome {
-    text: Box<dyn Fn(&Style) -> String>,
-    json: Box<dyn Fn() -> serde_json::Result<String>>,
+    text: Box<Text>,
+    json: Box<Json>,
     failed: bool,
 }
 
@@ -81,11 +86,26 @@ impl Outcome {
         failed: bool,
         text: impl Fn(&R, &Style) -> String + 'static,
     ) -> Outcome {
+        let text = move |report: &R, style: &Style, out: &mut dyn Write| {
+            out.write_all(text(report, style).as_bytes())
+        };
+        Outcome::streamed(report, failed, text)
+    }
+
+    /// What may be too long to be held at once: it is written as it is made.
+    fn streamed<R: serde::Serialize + 'static>(
+        report: R,
+        failed: bool,
+        text: impl Fn(&R, &Style, &mut dyn Write) -> io::Result<()> + 'static,
+    ) -> Outcome {
         let report = Rc::new(report);
         let shared = Rc::clone(&report);
         Outcome {
-            text: Box::new(move |style| text(&shared, style)),
-            json: Box::new(move || serde_json::to_string_pretty(&*report)),
+            text: Box::new(move |style, out| text(&shared, style, out)),
+            json: Box::new(move |out| {
+                serde_json::to_writer_pretty(&mut *out, &*report)?;
+                out.write_all(b"\n")
+            }),
             failed,
         }
     }
@@ -94,11 +114,11 @@ impl Outcome {
         self.failed
     }
 
-    pub fn text(&self, style: &Style) -> String {
-        (self.text)(style)
+    pub fn text(&self, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+        (self.text)(style, out)
     }
 
-    pub fn json(&self) -> serde_json::Result<String> {
-        (self.json)().map(|text| text + "\n")
+    pub fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+        (self.json)(out)
     }
 }

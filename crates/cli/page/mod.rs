@@ -1,14 +1,20 @@
 //! Reports as pages: one HTML file that needs nothing else, no network, and little room.
 
 use std::fmt::{Display, Write};
+use std::io;
 
 use crate::render::Column;
 
 /// A page under construction. Whatever text it is given is escaped; only [`Html`] goes in as it is.
-pub struct Page {
-    title: String,
-    body: String,
+pub struct Page<'w> {
+    html: String,
+    /// Where it goes piece by piece, if not into one string.
+    out: Option<&'w mut dyn io::Write>,
+    written: io::Result<u64>,
 }
+
+/// Bytes of a page that are held before they are written.
+const HELD: usize = 1 << 16;
 
 /// Markup whose texts are escaped.
 #[derive(Clone, Default)]
@@ -21,10 +27,30 @@ pub struct Cell {
     sort: Option<f64>,
 }
 
-impl Page {
+impl Page<'static> {
     /// A page of this title.
-    pub fn new(title: &str) -> Page {
-        let mut page = Page { title: title.to_owned(), body: String::new() };
+    pub fn new(title: &str) -> Page<'static> {
+        Page::start(None, title)
+    }
+}
+
+impl<'w> Page<'w> {
+    /// The same, written while it is made: [`Page::close`] says whether that went well.
+    pub fn to(out: &'w mut dyn io::Write, title: &str) -> Page<'w> {
+        Page::start(Some(out), title)
+    }
+
+    /// The policy in its head forbids the browser to load anything.
+    fn start(out: Option<&'w mut dyn io::Write>, title: &str) -> Page<'w> {
+        let html = format!(
+            "<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{}</title>\
+             <meta name=viewport content='width=device-width,initial-scale=1'>\
+             <meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; \
+             script-src 'unsafe-inline'\">\n<style>\n{}</style></head>\n<body>\n",
+            Html::text(title).0,
+            include_str!("page.css"),
+        );
+        let mut page = Page { html, out, written: Ok(0) };
         page.put("h1", "", title);
         page
     }
@@ -46,12 +72,12 @@ impl Page {
 
     /// What the page is about in few words, each with its label.
     pub fn facts<L: AsRef<str>, V: AsRef<str>>(&mut self, facts: impl IntoIterator<Item = (L, V)>) {
-        self.body += "<dl class=facts>";
+        self.html += "<dl class=facts>";
         for (label, value) in facts {
             let (label, value) = (Html::text(label.as_ref()), Html::text(value.as_ref()));
-            self.body += &format!("<div><dt>{}</dt><dd>{}</dd></div>", label.0, value.0);
+            self.html += &format!("<div><dt>{}</dt><dd>{}</dd></div>", label.0, value.0);
         }
-        self.body += "</dl>\n";
+        self.html += "</dl>\n";
     }
 
     /// A table whose rows can be sorted and filtered; each row has an entry for every column.
@@ -69,48 +95,63 @@ impl Page {
             Column::Left(_) => "",
             Column::Right(_) => " class=right",
         };
-        self.body += &format!("<div class=scroll><table class={class_of_table}><thead><tr>");
+        self.html += &format!("<div class=scroll><table class={class_of_table}><thead><tr>");
         for column in columns {
-            self.body += &format!("<th{}>{}</th>", class(column), Html::text(column.heading()).0);
+            self.html += &format!("<th{}>{}</th>", class(column), Html::text(column.heading()).0);
         }
-        self.body += "</tr></thead><tbody>\n";
+        self.html += "</tr></thead><tbody>\n";
         for row in rows {
-            self.body += "<tr>";
+            self.html += "<tr>";
             assert_eq!(row.len(), columns.len());
             for (Cell { shown, sort }, column) in row.iter().zip(columns) {
                 let sort = sort.map_or(String::new(), |key| format!(" data-sort={key}"));
-                self.body += &format!("<td{}{sort}>{}</td>", class(column), shown.0);
+                self.html += &format!("<td{}{sort}>{}</td>", class(column), shown.0);
             }
-            self.body += "</tr>\n";
+            self.html += "</tr>\n";
+            self.spill(HELD);
         }
-        self.body += "</tbody></table></div>\n";
+        self.html += "</tbody></table></div>\n";
     }
 
     /// Markup of the caller's own, such as a picture.
     pub fn html(&mut self, html: &Html) {
-        self.body += &html.0;
-        self.body.push('\n');
+        self.html += &html.0;
+        self.html.push('\n');
     }
 
-    /// The whole file. Its policy forbids the browser to load anything.
-    pub fn finish(self) -> String {
-        let Page { title, body } = self;
-        format!(
-            "<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{}</title>\
-             <meta name=viewport content='width=device-width,initial-scale=1'>\
-             <meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; \
-             script-src 'unsafe-inline'\">\n<style>\n{}</style></head>\n<body>\n{body}<footer>etalon {}</footer>\n\
-             <script>\n{}</script></body></html>\n",
-            Html::text(&title).0,
-            include_str!("page.css"),
+    /// The whole file.
+    pub fn finish(mut self) -> String {
+        self.html += &format!(
+            "<footer>etalon {}</footer>\n<script>\n{}</script></body></html>\n",
             env!("CARGO_PKG_VERSION"),
             include_str!("page.js"),
-        )
+        );
+        self.html
+    }
+
+    /// Writes what is left of it and returns the bytes of all.
+    pub fn close(mut self) -> io::Result<u64> {
+        let (out, written) = (self.out.take(), std::mem::replace(&mut self.written, Ok(0)));
+        let rest = self.finish();
+        out.into_iter().try_for_each(|out| out.write_all(rest.as_bytes()))?;
+        Ok(written? + rest.len() as u64)
+    }
+
+    /// Writes what is held, if it is as much as that and there is somewhere to write it to.
+    fn spill(&mut self, held: usize) {
+        let Some(out) = self.out.as_mut().filter(|_| self.html.len() >= held) else { return };
+        if let Ok(written) = &mut self.written {
+            *written += self.html.len() as u64;
+            if let Err(error) = out.write_all(self.html.as_bytes()) {
+                self.written = Err(error);
+            }
+        }
+        self.html.clear();
     }
 
     fn put(&mut self, tag: &str, class: &str, text: &str) {
         let class = if class.is_empty() { String::new() } else { format!(" class={class}") };
-        self.body += &format!("<{tag}{class}>{}</{tag}>\n", Html::text(text).0);
+        self.html += &format!("<{tag}{class}>{}</{tag}>\n", Html::text(text).0);
     }
 }
 

@@ -24,6 +24,12 @@ impl Contents {
         self.files.len() - 1
     }
 
+    /// Takes in the tensors of the first file, whose names differ, without going through them.
+    pub(crate) fn adopt(&mut self, tensors: Vec<TensorInfo>, index: NameIndex) {
+        assert!(self.tensors.is_empty());
+        (self.tensors, self.index) = (tensors, index);
+    }
+
     /// Adds a tensor whose range was checked against its file; if the name is taken, gives it back with the number
     /// of the file that has it.
     pub(crate) fn add_tensor(&mut self, info: TensorInfo) -> Result<(), (TensorInfo, usize)> {

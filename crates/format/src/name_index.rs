@@ -14,7 +14,21 @@ pub(crate) struct NameIndex {
     hash: RandomState,
 }
 
+/// Room that is made at once for names that a file declares and has bytes for; beyond, it is made as they are found.
+const RESERVED: u64 = 1 << 20;
+
+/// How many of the declared entries to make room for before the first is read. Growing step by step leaves as much
+/// again in pieces that were outgrown.
+pub(crate) fn room(declared: u64) -> usize {
+    declared.min(RESERVED) as usize
+}
+
 impl NameIndex {
+    /// For so many names without growing.
+    pub(crate) fn with_capacity(n: usize) -> NameIndex {
+        NameIndex { positions: HashTable::with_capacity(n), hash: RandomState::default() }
+    }
+
     /// Adds `position` under `name`; if the name is taken, changes nothing and returns where.
     pub(crate) fn insert<'n>(
         &mut self,

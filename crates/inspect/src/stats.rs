@@ -52,7 +52,7 @@ pub struct Stats {
     /// Values that histogram and blocks were taken from.
     pub sampled: u64,
     /// Scales and codes, of block encodings.
-    pub blocks: Option<BlockStats>,
+    pub blocks: Option<Box<BlockStats>>,
 }
 
 /// Smallest, middle and largest.
@@ -211,7 +211,7 @@ impl Tensor<'_> {
             },
             histogram,
             sampled,
-            blocks,
+            blocks: blocks.map(Box::new),
         }
     }
 

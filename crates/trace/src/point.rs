@@ -223,7 +223,7 @@ pub const KINDS: &[PointKind] = {
             .functional()
             .ggml("ffn_moe_topk")
             .suspect(&["near-ties between experts, decided by rounding (compare mlp.gate)", "another number of experts per token"]),
-        tokens("mlp.topk_weight", &["T", "k"], Routing).from(&["mlp.gate", "mlp.topk_index"]).functional().ggml("ffn_moe_weights").suspect(&[
+        tokens("mlp.topk_weight", &["T", "k"], Routing).from(&["mlp.gate", "mlp.topk_index"]).functional().ggml("ffn_moe_weights_norm").suspect(&[
             "weights of the chosen experts not renormalised to sum 1",
             "softmax over the chosen experts only, or taken below f32",
         ]),

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use inspect::{Finding, Severity, Subject};
 use serde::Serialize;
 
-use super::{Each, Form};
+use super::{Each, write_lines};
 use crate::commands::Outcome;
+use crate::listing::Form;
 use crate::render::{Column, Style, Table};
 
 #[derive(Serialize)]
@@ -26,13 +27,14 @@ pub(super) fn run(subjects: &[Subject], form: Form) -> Outcome {
         })
         .collect();
     let failed = linted.iter().any(|linted| !linted.passed);
-    Outcome::new(Each(linted), failed, move |each: &Each<Linted>, style| {
-        each.text(
+    Outcome::streamed(Each(linted), failed, move |each: &Each<Linted>, style, out| {
+        each.write(
             |linted| &linted.path,
             style,
-            |linted| match form {
-                Form::Text => text(linted, style),
-                _ => form.lines(&table(&linted.findings), style),
+            out,
+            |linted, out| match form {
+                Form::Text => write_lines(&text(linted, style), out),
+                _ => table(&linted.findings).write(form, style, out),
             },
         )
     })

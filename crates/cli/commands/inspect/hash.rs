@@ -1,15 +1,15 @@
 //! Hashes of tensors, as llama-gguf-hash prints and checks them.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eval::Progress;
-use format::TensorInfo;
 use inspect::Subject;
 use inspect::hash::{Algorithm, Hashed, Manifest, Verdict};
 use serde::Serialize;
 
-use super::{Args, Each, rows};
+use super::{Args, Each, infos, rows};
 use crate::commands::Outcome;
 use crate::render::{Bar, Style};
 
@@ -50,9 +50,8 @@ pub(super) fn run(subjects: &[Subject], args: &Args) -> anyhow::Result<Outcome> 
         .map(|subject| check(subject, args, &algorithms, manifest.as_ref()))
         .collect::<anyhow::Result<_>>()?;
     let failed = checked.iter().any(|checked| checked.passed == Some(false));
-    Ok(Outcome::new(Each(checked), failed, |each: &Each<Checked>, style| {
-        let lines = each.0.iter().flat_map(|checked| text(checked, style));
-        lines.map(|line| line + "\n").collect()
+    Ok(Outcome::streamed(Each(checked), failed, |each: &Each<Checked>, style, out| {
+        each.0.iter().try_for_each(|checked| write(checked, style, out))
     }))
 }
 
@@ -65,8 +64,7 @@ fn check(
     let selection = args.selection()?;
     let model = subject.path().display().to_string();
     let source = subject.source();
-    let rows = rows(subject, &selection);
-    let tensors: Vec<&TensorInfo> = rows.iter().filter_map(|row| source.tensor(&row.name)).collect();
+    let tensors = infos(subject, &rows(subject, &selection));
     let whole = selection.is_all();
     anyhow::ensure!(
         whole || algorithms.iter().all(|algorithm| algorithm.is_of_tensors()),
@@ -102,36 +100,33 @@ fn judge(lines: &[Line]) -> bool {
     any(Verdict::Ok) && !any(Verdict::Mismatch) && (whole || each)
 }
 
-fn text(checked: &Checked, style: &Style) -> Vec<String> {
+fn write(checked: &Checked, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let model = checked.path.display().to_string();
-    let mut lines: Vec<String> = checked
-        .hashes
-        .iter()
-        .map(|line| {
-            let text = inspect::hash::line(&line.hashed, &model);
-            match line.verdict {
-                None => text,
-                Some(Verdict::Ok) => format!("{text}  -  {}", Verdict::Ok.name()),
-                Some(verdict) => format!("{text}  -  {}", style.red(verdict.name())),
-            }
-        })
-        .collect();
-    lines.extend(
-        checked.missing.iter().map(|name| format!("{model}:{name}  -  {}", style.red("not in the file"))),
-    );
+    for line in &checked.hashes {
+        let text = inspect::hash::line(&line.hashed, &model);
+        match line.verdict {
+            None => writeln!(out, "{text}")?,
+            Some(Verdict::Ok) => writeln!(out, "{text}  -  {}", Verdict::Ok.name())?,
+            Some(verdict) => writeln!(out, "{text}  -  {}", style.red(verdict.name()))?,
+        }
+    }
+    for name in &checked.missing {
+        writeln!(out, "{model}:{name}  -  {}", style.red("not in the file"))?;
+    }
     let counted = |verdict| checked.hashes.iter().filter(|line| line.verdict == Some(verdict)).count();
     if let Some(passed) = checked.passed {
         let label = if passed { style.green("PASS") } else { style.red("FAIL") };
-        lines.push(format!(
+        writeln!(
+            out,
             "{label}  {}: {} of {} hashes agree, {} differ, {} not in the manifest",
             file_name(&checked.path),
             counted(Verdict::Ok),
             checked.hashes.len(),
             counted(Verdict::Mismatch),
             counted(Verdict::NotFound)
-        ));
+        )?;
     }
-    lines
+    Ok(())
 }
 
 fn file_name(path: &Path) -> String {

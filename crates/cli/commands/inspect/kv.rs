@@ -1,158 +1,232 @@
 //! Keys and values.
 
-use std::path::PathBuf;
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
 
 use anyhow::Context;
 use format::Metadata;
-use format::gguf::{ArrayView, Value};
+use format::gguf::{ArrayView, Value, ValueType};
 use globset::{GlobBuilder, GlobMatcher};
 use inspect::Subject;
-use serde::Serialize;
-use serde_json::{Map, Value as Json, json};
+use serde::ser::{Error, SerializeSeq, SerializeStruct};
+use serde::{Serialize, Serializer};
 
-use super::{Each, Form};
+use super::Each;
 use crate::commands::Outcome;
-use crate::render::{Column, Table};
+use crate::listing::{Form, entries};
+use crate::render::{Column, Style};
 
 /// Elements of an array, and characters of a text, that are shown of many.
 const ELEMENTS: usize = 6;
 const CHARACTERS: usize = 120;
+pub(super) const COLUMNS: &[Column] = &[Column::Left("key"), Column::Left("type"), Column::Left("value")];
 
-#[derive(Serialize)]
+/// The keys of a checkpoint that are asked for. They may be a million: none is read before it is shown.
 struct Keys {
-    path: PathBuf,
-    keys: Vec<Entry>,
+    subject: Subject,
+    glob: GlobMatcher,
+    full: bool,
 }
 
-#[derive(Serialize)]
-struct Entry {
-    key: String,
-    r#type: String,
-    /// How many elements an array has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    length: Option<u64>,
-    /// Of a long array the first elements.
-    value: Json,
-    #[serde(skip)]
-    shown: String,
-}
-
-pub(super) fn run(subjects: &[Subject], pattern: &str, full: bool, form: Form) -> anyhow::Result<Outcome> {
+pub(super) fn run(subjects: Vec<Subject>, pattern: &str, full: bool, form: Form) -> anyhow::Result<Outcome> {
     let glob = GlobBuilder::new(pattern).build();
     let glob = glob.with_context(|| format!("{pattern:?} is no key and no glob"))?.compile_matcher();
-    let keys: Vec<Keys> =
-        subjects.iter().map(|subject| keys(subject, &glob, full)).collect::<anyhow::Result<_>>()?;
-    anyhow::ensure!(
-        pattern == "*" || keys.iter().any(|keys| !keys.keys.is_empty()),
-        "no key matches {pattern:?}"
-    );
-    Ok(Outcome::new(Each(keys), false, move |each: &Each<Keys>, style| {
-        each.text(
-            |keys| &keys.path,
-            style,
-            |keys| match (form, keys.keys.as_slice()) {
-                // One key alone is printed bare, for use in other commands.
-                (Form::Text, [only]) if full => vec![only.shown.clone()],
-                _ => {
-                    let mut table =
-                        Table::new(&[Column::Left("key"), Column::Left("type"), Column::Left("value")]);
-                    for Entry { key, r#type, shown, .. } in &keys.keys {
-                        table.row([key.clone(), r#type.clone(), shown.clone()]);
-                    }
-                    form.lines(&table, style)
-                }
-            },
-        )
+    let of = |subject| Keys { subject, glob: glob.clone(), full };
+    let all: Vec<Keys> = subjects.into_iter().map(of).collect();
+    let mut found = false;
+    for (key, value) in all.iter().flat_map(Keys::iter) {
+        found = true;
+        value.check().with_context(|| format!("key {key:?}"))?;
+    }
+    anyhow::ensure!(found || pattern == "*", "no key matches {pattern:?}");
+    Ok(Outcome::streamed(Each(all), false, move |each: &Each<Keys>, style, out| {
+        each.write(|keys| keys.subject.path(), style, out, |keys, out| keys.write(form, style, out))
     }))
 }
 
-/// Every key with its value cut short, for other views.
-pub(super) fn shown(subject: &Subject) -> Vec<[String; 3]> {
-    let all = GlobBuilder::new("*").build().map(|glob| keys(subject, &glob.compile_matcher(), false));
-    let Ok(Ok(keys)) = all else { return Vec::new() };
-    keys.keys.into_iter().map(|entry| [entry.key, entry.r#type, entry.shown]).collect()
+/// Every key of a checkpoint with its type and its value cut short, for other views.
+pub(super) fn shown(subject: &Subject) -> impl Iterator<Item = [String; 3]> {
+    let entries = entries_of(subject, false);
+    entries.map(|(key, value)| [key.to_owned(), value.r#type().to_string(), value.to_string()])
 }
 
-fn keys(subject: &Subject, glob: &GlobMatcher, full: bool) -> anyhow::Result<Keys> {
-    let mut entries = Vec::new();
-    match subject.source().metadata() {
-        Metadata::Safetensors(map) => {
-            for (key, value) in map.iter().filter(|(key, _)| glob.is_match(key)) {
-                entries.push(Entry {
-                    key: key.clone(),
-                    r#type: "string".to_owned(),
-                    length: None,
-                    value: json!(value),
-                    shown: text(value, full),
-                });
-            }
-        }
-        Metadata::Gguf(keys) => {
-            for (key, value) in keys.iter().filter(|(key, _)| glob.is_match(key)) {
-                let (shown, json) = describe(&value, full).with_context(|| format!("key {key:?}"))?;
-                let array = value.as_array();
-                let r#type = match array {
-                    Some(array) => format!("[{}; {}]", array.element_type().name(), array.len()),
-                    None => value.value_type().name().to_owned(),
-                };
-                entries.push(Entry {
-                    key: key.to_owned(),
-                    r#type,
-                    length: array.map(|array| array.len()),
-                    value: json,
-                    shown,
-                });
-            }
-        }
-    }
-    Ok(Keys { path: subject.path().to_owned(), keys: entries })
-}
-
-/// A value as text and as JSON. Numbers that JSON lacks become strings.
-fn describe(value: &Value, full: bool) -> anyhow::Result<(String, Json)> {
-    let float = |value: f64, text: String| {
-        (text.clone(), serde_json::Number::from_f64(value).map_or(Json::String(text), Json::Number))
+fn entries_of(subject: &Subject, full: bool) -> impl Iterator<Item = (&str, Shown<'_>)> {
+    let shown = move |(key, value)| (key, Shown { value, full });
+    let (metadata, keys) = match subject.source().metadata() {
+        Metadata::Safetensors(map) => (Some(map), None),
+        Metadata::Gguf(keys) => (None, Some(keys)),
     };
-    Ok(match *value {
-        Value::String(string) => (text(string, full), json!(string)),
-        Value::Array(array) => elements(array, full)?,
-        Value::Bool(value) => (value.to_string(), json!(value)),
-        Value::F32(value) => float(value.to_string().parse().unwrap_or(f64::from(value)), value.to_string()),
-        Value::F64(value) => float(value, value.to_string()),
-        Value::U64(value) => (value.to_string(), json!(value)),
-        ref number => match number.as_i64() {
-            Some(number) => (number.to_string(), json!(number)),
-            None => (String::new(), Json::Object(Map::new())),
-        },
-    })
+    let strings = metadata.into_iter().flatten().map(|(key, value)| (key.as_str(), Value::String(value)));
+    strings.chain(keys.into_iter().flat_map(|keys| keys.iter())).map(shown)
 }
 
-fn elements(array: ArrayView, full: bool) -> anyhow::Result<(String, Json)> {
-    let most = if full { usize::MAX } else { ELEMENTS };
-    let mut texts = Vec::new();
-    let mut values = Vec::new();
-    for element in array.elements().take(most) {
-        let element = element?;
-        let (text, json) = describe(&element, full)?;
-        texts.push(match element {
-            Value::String(string) => format!("{string:?}"),
-            _ => text,
-        });
-        values.push(json);
+impl Keys {
+    fn iter(&self) -> impl Iterator<Item = (&str, Shown<'_>)> {
+        entries_of(&self.subject, self.full).filter(|(key, _)| self.glob.is_match(key))
     }
-    let rest = array.len() - values.len() as u64;
-    let more = if rest > 0 { format!(", … {rest} more") } else { String::new() };
-    Ok((format!("[{}{more}]", texts.join(", ")), Json::Array(values)))
+
+    fn write(&self, form: Form, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+        if self.full && form == Form::Text {
+            // One key alone is printed bare, for use in other commands.
+            let mut found = self.iter();
+            if let (Some((_, only)), None) = (found.next(), found.next()) {
+                return writeln!(out, "{only}");
+            }
+        }
+        let rows = || self.iter().map(|(key, value)| entries![key, value.r#type(), value]);
+        form.write(COLUMNS, rows, style, out)
+    }
 }
 
-/// One line, unless all of it is wanted.
-fn text(string: &str, full: bool) -> String {
-    if full {
-        return string.to_owned();
+impl Serialize for Keys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct List<'a>(&'a Keys);
+        impl Serialize for List<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.iter().map(|(key, value)| Described { key, value }))
+            }
+        }
+        let mut report = serializer.serialize_struct("Keys", 2)?;
+        report.serialize_field("path", self.subject.path())?;
+        report.serialize_field("keys", &List(self))?;
+        report.end()
     }
-    let line = string.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+}
+
+/// A key in the report: its type, how many elements an array has, and of a long array the first elements.
+struct Described<'a> {
+    key: &'a str,
+    value: Shown<'a>,
+}
+
+impl Serialize for Described<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let length = self.value.value.as_array().map(|array| array.len());
+        let mut entry = serializer.serialize_struct("Entry", 3 + usize::from(length.is_some()))?;
+        entry.serialize_field("key", self.key)?;
+        entry.serialize_field("type", &self.value.r#type().to_string())?;
+        match length {
+            Some(length) => entry.serialize_field("length", &length)?,
+            None => entry.skip_field("length")?,
+        }
+        entry.serialize_field("value", &self.value)?;
+        entry.end()
+    }
+}
+
+/// A value as it is shown: long ones cut short, or whole.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    value: Value<'a>,
+    full: bool,
+}
+
+/// A type as it is shown.
+enum Type {
+    One(ValueType),
+    Array(ValueType, u64),
+}
+
+impl Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Type::One(one) => f.write_str(one.name()),
+            Type::Array(element, length) => write!(f, "[{}; {length}]", element.name()),
+        }
+    }
+}
+
+impl<'a> Shown<'a> {
+    fn r#type(&self) -> Type {
+        match self.value {
+            Value::Array(array) => Type::Array(array.element_type(), array.len()),
+            other => Type::One(other.value_type()),
+        }
+    }
+
+    fn of(&self, value: Value<'a>) -> Shown<'a> {
+        Shown { value, full: self.full }
+    }
+
+    /// How many elements are shown.
+    fn most(&self) -> usize {
+        if self.full { usize::MAX } else { ELEMENTS }
+    }
+
+    /// Strings in arrays are read when somebody asks for them: all that will be shown must be readable before the first
+    /// line is printed.
+    fn check(&self) -> Result<(), format::gguf::Defect> {
+        let Value::Array(array) = self.value else { return Ok(()) };
+        if !matches!(array.element_type(), ValueType::String | ValueType::Array) {
+            return Ok(());
+        }
+        array.elements().take(self.most()).try_for_each(|element| self.of(element?).check())
+    }
+
+    fn array(&self, array: ArrayView<'a>, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_char('[')?;
+        let mut shown = 0;
+        for element in array.elements().take(self.most()) {
+            f.write_str(if shown > 0 { ", " } else { "" })?;
+            shown += 1;
+            match element.map_err(|_| fmt::Error)? {
+                Value::String(string) => write!(f, "{string:?}")?,
+                other => write!(f, "{}", self.of(other))?,
+            }
+        }
+        match array.len().saturating_sub(shown) {
+            0 => f.write_char(']'),
+            rest => write!(f, ", … {rest} more]"),
+        }
+    }
+}
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.value {
+            Value::String(string) if self.full => f.write_str(string),
+            Value::String(string) => line(string, f),
+            Value::Array(array) => self.array(array, f),
+            Value::Bool(value) => value.fmt(f),
+            Value::F32(value) => value.fmt(f),
+            Value::F64(value) => value.fmt(f),
+            Value::U64(value) => value.fmt(f),
+            other => other.as_i64().ok_or(fmt::Error)?.fmt(f),
+        }
+    }
+}
+
+/// Numbers that JSON lacks become strings.
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            Value::String(string) => serializer.serialize_str(string),
+            Value::Array(array) => {
+                let mut list = serializer.serialize_seq(None)?;
+                for element in array.elements().take(self.most()) {
+                    list.serialize_element(&self.of(element.map_err(S::Error::custom)?))?;
+                }
+                list.end()
+            }
+            Value::Bool(value) => serializer.serialize_bool(value),
+            // As short as the file's own precision.
+            Value::F32(value) if value.is_finite() => {
+                serializer.serialize_f64(value.to_string().parse().unwrap_or(f64::from(value)))
+            }
+            Value::F64(value) if value.is_finite() => serializer.serialize_f64(value),
+            Value::F32(_) | Value::F64(_) => serializer.collect_str(self),
+            Value::U64(value) => serializer.serialize_u64(value),
+            other => other.as_i64().ok_or_else(|| S::Error::custom("no number"))?.serialize(serializer),
+        }
+    }
+}
+
+/// A text in one line, its start if it is long.
+fn line(string: &str, f: &mut fmt::Formatter) -> fmt::Result {
+    let start = string.char_indices().nth(CHARACTERS + 1).map_or(string, |(end, _)| &string[..end]);
+    let line = start.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
     match line.char_indices().nth(CHARACTERS) {
-        Some((cut, _)) => format!("{}… ({} bytes)", &line[..cut], string.len()),
-        None => line,
+        Some((cut, _)) => write!(f, "{}… ({} bytes)", &line[..cut], string.len()),
+        None => f.write_str(&line),
     }
 }

@@ -10,15 +10,17 @@ mod stats;
 mod tensors;
 mod values;
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use format::Limits;
+use format::{Limits, TensorInfo};
 use inspect::{Key, Selection, Subject, TensorRow};
 use serde::{Serialize, Serializer};
 
 use crate::commands::Outcome;
-use crate::render::{Style, Table};
+use crate::listing::Form;
+use crate::render::Style;
 
 /// Look into checkpoints: GGUF of any architecture, safetensors, Hugging Face directories.
 ///
@@ -117,28 +119,6 @@ enum Sort {
     Offset,
 }
 
-/// How a table is printed.
-#[derive(Clone, Copy, PartialEq)]
-enum Form {
-    Text,
-    Markdown,
-    Csv,
-}
-
-impl Form {
-    fn lines(self, table: &Table, style: &Style) -> Vec<String> {
-        match self {
-            Form::Markdown => table.markdown(),
-            Form::Csv => table.csv(),
-            Form::Text => {
-                let mut lines = table.lines();
-                lines[0] = style.bold(&lines[0]);
-                lines
-            }
-        }
-    }
-}
-
 /// What was found in each of the paths; alone it is not in a list.
 struct Each<T>(Vec<T>);
 
@@ -152,22 +132,22 @@ impl<T: Serialize> Serialize for Each<T> {
 }
 
 impl<T> Each<T> {
-    /// The texts of all, the path above each if there are several.
-    fn text(
+    /// Writes the texts of all, the path above each if there are several.
+    fn write(
         &self,
-        path: fn(&T) -> &PathBuf,
+        path: fn(&T) -> &Path,
         style: &Style,
-        mut text: impl FnMut(&T) -> Vec<String>,
-    ) -> String {
-        let mut lines = Vec::new();
+        out: &mut dyn Write,
+        mut text: impl FnMut(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         for (i, found) in self.0.iter().enumerate() {
             if self.0.len() > 1 {
-                lines.extend((i > 0).then(String::new));
-                lines.push(style.bold(&path(found).display().to_string()));
+                out.write_all(if i > 0 { b"\n" } else { b"" })?;
+                writeln!(out, "{}", style.bold(&path(found).display().to_string()))?;
             }
-            lines.extend(text(found));
+            text(found, out)?;
         }
-        lines.join("\n") + "\n"
+        Ok(())
     }
 }
 
@@ -183,7 +163,7 @@ impl Args {
             return self.list(&subjects);
         }
         if let Some(pattern) = &self.kv {
-            return kv::run(&subjects, pattern, self.full, self.form());
+            return kv::run(subjects, pattern, self.full, self.form());
         }
         if let Some(name) = &self.tensor {
             return values::run(one(&subjects)?, name, &self);
@@ -257,6 +237,15 @@ fn one(subjects: &[Subject]) -> anyhow::Result<&Subject> {
 /// The selected tensors of a checkpoint.
 fn rows(subject: &Subject, selection: &Selection) -> Vec<TensorRow> {
     selection.apply(TensorRow::all(subject))
+}
+
+/// The same as the source describes them: what is needed to read them, without what is made out about them.
+fn infos<'s>(subject: &'s Subject, rows: &[TensorRow]) -> Vec<&'s TensorInfo> {
+    rows.iter().filter_map(|row| subject.source().tensor(&row.name)).collect()
+}
+
+fn write_lines(lines: &[String], out: &mut dyn Write) -> io::Result<()> {
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// A shape as people write it.

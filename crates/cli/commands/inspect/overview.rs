@@ -1,16 +1,25 @@
 //! What a checkpoint is, at one glance.
 
+use std::io::{self, Write};
+
 use inspect::{Overview, Subject};
 use model::{Config, FeedForward};
 
-use super::{Each, Form, findings};
+use super::{Each, findings, write_lines};
 use crate::commands::Outcome;
+use crate::listing::Form;
 use crate::render::{Column, Style, Table, bytes, count, grouped};
 
 pub(super) fn run(subjects: &[Subject], form: Form) -> Outcome {
     let overviews: Vec<Overview> = subjects.iter().map(Overview::of).collect();
-    Outcome::new(Each(overviews), false, move |each: &Each<Overview>, style| {
-        each.text(|overview| &overview.path, style, |overview| text(overview, form, each.0.len() > 1, style))
+    Outcome::streamed(Each(overviews), false, move |each: &Each<Overview>, style, out| {
+        let several = each.0.len() > 1;
+        each.write(
+            |overview| &overview.path,
+            style,
+            out,
+            |overview, out| write(overview, form, several, style, out),
+        )
     })
 }
 
@@ -172,7 +181,13 @@ pub(super) fn classes(overview: &Overview) -> Table {
     table
 }
 
-fn text(overview: &Overview, form: Form, several: bool, style: &Style) -> Vec<String> {
+fn write(
+    overview: &Overview,
+    form: Form,
+    several: bool,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if form != Form::Text {
         let mut table = Table::new(&[Column::Left("what"), Column::Left("value")]);
         let layers =
@@ -180,10 +195,9 @@ fn text(overview: &Overview, form: Form, several: bool, style: &Style) -> Vec<St
         for (label, value) in facts(overview).into_iter().chain(layers) {
             table.row([label.to_owned(), value]);
         }
-        let mut lines = form.lines(&table, style);
-        lines.push(String::new());
-        lines.extend(form.lines(&classes(overview), style));
-        return lines;
+        table.write(form, style, out)?;
+        writeln!(out)?;
+        return classes(overview).write(form, style, out);
     }
     let mut lines = Vec::new();
     if !several {
@@ -203,11 +217,13 @@ fn text(overview: &Overview, form: Form, several: bool, style: &Style) -> Vec<St
     }
     if !overview.classes.is_empty() {
         lines.push(String::new());
-        lines.extend(form.lines(&classes(overview), style).into_iter().map(|line| format!("  {line}")));
+        let mut table = classes(overview).lines();
+        table[0] = style.bold(&table[0]);
+        lines.extend(table.into_iter().map(|line| format!("  {line}")));
     }
     if !overview.findings.is_empty() {
         lines.push(String::new());
         lines.extend(findings::lines(&overview.findings, style).into_iter().map(|line| format!("  {line}")));
     }
-    lines
+    write_lines(&lines, out)
 }

@@ -1,5 +1,6 @@
 //! A checkpoint as a page.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use inspect::stats::Stats;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::stats::{TensorStats, measure, number};
 use super::tensors::purpose;
-use super::{kv, overview, picture, rows, shape};
+use super::{infos, kv, overview, picture, rows, shape};
 use crate::commands::Outcome;
 use crate::page::{Cell, Html, Page};
 use crate::render::{Column, bytes, count};
@@ -16,7 +17,7 @@ use crate::render::{Column, bytes, count};
 #[derive(Serialize)]
 struct Written {
     path: PathBuf,
-    bytes: usize,
+    bytes: u64,
 }
 
 pub(super) fn run(
@@ -26,9 +27,16 @@ pub(super) fn run(
     path: &Path,
     force: bool,
 ) -> anyhow::Result<Outcome> {
+    let written = crate::file::write_with(path, force, |out| write(subject, selection, stats, out))?;
+    let written = Written { path: path.to_owned(), bytes: written };
+    Ok(Outcome::fine(written, |written, _| format!("{}: {}\n", written.path.display(), bytes(written.bytes))))
+}
+
+/// Writes the page and returns its bytes.
+fn write(subject: &Subject, selection: &Selection, stats: bool, out: &mut dyn Write) -> anyhow::Result<u64> {
     let overview = Overview::of(subject);
     let rows = rows(subject, selection);
-    let mut page = Page::new(&title(&overview));
+    let mut page = Page::to(out, &title(&overview));
     page.lead(&subject.path().display().to_string());
     page.facts(overview::facts(&overview));
     findings(&mut page, &overview.findings);
@@ -43,23 +51,17 @@ pub(super) fn run(
         parts(&mut page, &overview);
         if stats {
             page.heading("Values");
-            values(&mut page, &measure(subject, &rows));
+            values(&mut page, measure(subject, &infos(subject, &rows)));
         }
         page.heading("Tensors");
         tensors(&mut page, &rows);
     }
-    let keys = kv::shown(subject);
-    if !keys.is_empty() {
+    let mut keys = kv::shown(subject).peekable();
+    if keys.peek().is_some() {
         page.heading("Keys");
-        let columns = [Column::Left("key"), Column::Left("type"), Column::Left("value")];
-        page.table(&columns, keys.iter().map(|row| row.iter().map(|text| Cell::text(text)).collect()));
+        page.table(kv::COLUMNS, keys.map(|row| row.iter().map(|text| Cell::text(text)).collect()));
     }
-    let html = page.finish();
-    crate::file::write(path, html.as_bytes(), force)?;
-    let written = Written { path: path.to_owned(), bytes: html.len() };
-    Ok(Outcome::fine(written, |written, _| {
-        format!("{}: {}\n", written.path.display(), bytes(written.bytes as u64))
-    }))
+    Ok(page.close()?)
 }
 
 fn title(overview: &Overview) -> String {
@@ -159,7 +161,7 @@ fn tensors(page: &mut Page, rows: &[TensorRow]) {
     );
 }
 
-fn values(page: &mut Page, measured: &[TensorStats]) {
+fn values(page: &mut Page, measured: impl Iterator<Item = TensorStats>) {
     let columns = [
         Column::Left("name"),
         Column::Left("encoding"),
@@ -177,14 +179,14 @@ fn values(page: &mut Page, measured: &[TensorStats]) {
     let cell = |value: Option<f64>| Cell::number(value.unwrap_or(f64::NEG_INFINITY), &number(value));
     page.table(
         &columns,
-        measured.iter().map(|TensorStats { name, encoding, stats, .. }| {
+        measured.map(|TensorStats { name, encoding, stats, .. }| {
             let ratio =
                 stats.row_norms.as_ref().filter(|rows| rows.median > 0.0).map(|rows| rows.max / rows.median);
             let saturated = stats.blocks.as_ref().and_then(|blocks| blocks.saturated);
             vec![
-                Cell::text(name),
+                Cell::text(&name),
                 Cell::text(encoding),
-                Cell::html(histogram(stats), stats.std.unwrap_or(0.0)),
+                Cell::html(histogram(&stats), stats.std.unwrap_or(0.0)),
                 cell(stats.min.map(f64::from)),
                 cell(stats.max.map(f64::from)),
                 cell(stats.mean),

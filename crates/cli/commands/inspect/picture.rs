@@ -22,6 +22,10 @@ const LEAST: f64 = 1.5;
 const LETTER: f64 = 6.2;
 /// Beyond so many tensors in one row, those whose names differ in numbers only are drawn as one.
 const MANY: usize = 48;
+/// Nobody could point at more areas than this in one row.
+const MOST: usize = 512;
+/// Outside of layers, so many tensors at most have a row of their own.
+const OWN_ROWS: u64 = 64;
 
 /// Tensors that stand together.
 struct Group<'a> {
@@ -142,8 +146,11 @@ fn groups<'a>(rows: &'a [TensorRow], letters: Option<&str>) -> (Vec<Group<'a>>, 
             None => outside.push(row),
         }
     }
-    let widest = layers.values().map(|rows| rows.iter().map(|row| row.bytes).sum::<u64>()).max().unwrap_or(0);
-    let (large, small): (Vec<_>, Vec<_>) = outside.into_iter().partition(|row| row.bytes > widest / 4);
+    let sum = |rows: &[&TensorRow]| rows.iter().map(|row| row.bytes).sum::<u64>();
+    let widest = layers.values().map(|rows| sum(rows)).max().unwrap_or(0);
+    // Where there are no layers, only a few can be large.
+    let large = (widest / 4).max(sum(&outside) / OWN_ROWS);
+    let (large, small): (Vec<_>, Vec<_>) = outside.into_iter().partition(|row| row.bytes > large);
     let mut first: Vec<Group> =
         large.into_iter().map(|row| Group { label: String::new(), areas: areas(vec![row]) }).collect();
     if !small.is_empty() {
@@ -178,6 +185,23 @@ fn areas(mut rows: Vec<&TensorRow>) -> Vec<Area<'_>> {
             }
         }
     }
+    fold(areas)
+}
+
+/// Draws the smallest as one where there are more than could be told apart.
+fn fold(mut areas: Vec<Area>) -> Vec<Area> {
+    if areas.len() <= MOST {
+        return areas;
+    }
+    areas.sort_by_key(|area| std::cmp::Reverse(area.bytes));
+    let rest = areas.split_off(MOST - 1);
+    let (count, bytes) = (rest.iter().map(|area| area.count).sum(), rest.iter().map(|area| area.bytes).sum());
+    areas.extend(rest.first().map(|area| Area {
+        name: "the smaller ones".to_owned(),
+        first: area.first,
+        count,
+        bytes,
+    }));
     areas
 }
 
@@ -267,6 +291,33 @@ mod tests {
             starred("model.layers.3.mlp.experts.17.up_proj.weight"),
             "model.layers.3.mlp.experts.*.up_proj.weight"
         );
+    }
+
+    /// A file of any number of tensors has a picture that can be looked at.
+    #[test]
+    fn many_tensors_without_layers_share_a_row() {
+        let row = |i: u64| TensorRow {
+            name: format!("t{i}"),
+            encoding: "F32",
+            shape: vec![i + 1],
+            ne: vec![i + 1],
+            elements: i + 1,
+            bytes: 4 * (i + 1),
+            offset: 0,
+            file: 0,
+            layer: None,
+            class: inspect::Class::Other,
+            status: None,
+            roles: Vec::new(),
+            steps: String::new(),
+            there: Vec::new(),
+        };
+        let rows: Vec<TensorRow> = (0..10_000).map(row).collect();
+        let (outside, layers) = groups(&rows, None);
+        assert_eq!((outside.len(), layers.len(), outside[0].areas.len()), (1, 0, MOST));
+        assert_eq!(outside[0].bytes(), rows.iter().map(|row| row.bytes).sum::<u64>());
+        let counted: usize = outside[0].areas.iter().map(|area| area.count).sum();
+        assert_eq!(counted, rows.len());
     }
 
     /// Every encoding has a colour of its own, as far as a legend could show two of them side by side.

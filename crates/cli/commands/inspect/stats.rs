@@ -1,17 +1,20 @@
 //! Statistics of tensors.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eval::Progress;
+use format::TensorInfo;
 use inspect::stats::Stats;
-use inspect::{Selection, Subject, TensorRow};
+use inspect::{Selection, Subject};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Each, Form, rows, shape};
+use super::{Each, infos, rows, shape};
 use crate::commands::Outcome;
-use crate::render::{Bar, Column, Style, Table};
+use crate::listing::{Form, entries};
+use crate::render::{Bar, Column, Style};
 
 #[derive(Serialize)]
 struct Measured {
@@ -32,35 +35,38 @@ pub(super) struct TensorStats {
 pub(super) fn run(subjects: &[Subject], selection: &Selection, form: Form) -> anyhow::Result<Outcome> {
     let measured: Vec<Measured> = subjects
         .iter()
-        .map(|subject| Measured {
-            path: subject.path().to_owned(),
-            tensors: measure(subject, &rows(subject, selection)),
+        .map(|subject| {
+            let tensors = infos(subject, &rows(subject, selection));
+            let mut measured = Vec::with_capacity(tensors.len());
+            measured.extend(measure(subject, &tensors));
+            Measured { path: subject.path().to_owned(), tensors: measured }
         })
         .collect();
     anyhow::ensure!(measured.iter().any(|m| !m.tensors.is_empty()), "no tensor is selected");
-    Ok(Outcome::new(Each(measured), false, move |each: &Each<Measured>, style| {
-        each.text(|measured| &measured.path, style, |measured| text(measured, form, style))
+    Ok(Outcome::streamed(Each(measured), false, move |each: &Each<Measured>, style, out| {
+        each.write(|measured| &measured.path, style, out, |measured, out| write(measured, form, style, out))
     }))
 }
 
+/// Tensors that are read before the first of them is handed on: enough for all threads, few enough to be held.
+const AT_ONCE: usize = 4096;
+
 /// Reads every byte of these tensors, on all threads.
-pub(super) fn measure(subject: &Subject, rows: &[TensorRow]) -> Vec<TensorStats> {
+pub(super) fn measure(subject: &Subject, tensors: &[&TensorInfo]) -> impl Iterator<Item = TensorStats> {
     let bar = Bar::new();
-    bar.begin("reading tensors", rows.iter().map(|row| row.bytes).sum());
+    bar.begin("reading tensors", tensors.iter().map(|info| info.size).sum());
     let done = AtomicU64::new(0);
-    let progress = |bytes| bar.reached(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
     let source = subject.source();
-    rows.par_iter()
-        .filter_map(|row| {
-            let stats = inspect::stats::stats(source, source.tensor(&row.name)?, &progress);
-            Some(TensorStats {
-                name: row.name.clone(),
-                encoding: row.encoding,
-                shape: row.shape.clone(),
-                stats,
-            })
-        })
-        .collect()
+    tensors.chunks(AT_ONCE).flat_map(move |some| {
+        let progress = |bytes| bar.reached(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        let measured = some.par_iter().map(|info| TensorStats {
+            name: info.name.clone(),
+            encoding: info.encoding.name(),
+            shape: info.shape.dims().to_vec(),
+            stats: inspect::stats::stats(source, info, &progress),
+        });
+        measured.collect::<Vec<_>>()
+    })
 }
 
 /// Counts as a line of eight heights.
@@ -82,28 +88,29 @@ pub(super) fn number(value: Option<f64>) -> String {
     })
 }
 
-fn text(measured: &Measured, form: Form, style: &Style) -> Vec<String> {
-    let mut table = Table::new(&[
-        Column::Left("name"),
-        Column::Left("encoding"),
-        Column::Left("shape"),
-        Column::Right("min"),
-        Column::Right("max"),
-        Column::Right("mean"),
-        Column::Right("std"),
-        Column::Right("rms"),
-        Column::Right("|max|"),
-        Column::Left("at"),
-        Column::Right("kurtosis"),
-        Column::Right("zeros"),
-        Column::Right("subnormal"),
-        Column::Right("NaN/inf"),
-        Column::Left("row norms"),
-        Column::Left("scales"),
-        Column::Right("saturated"),
-        Column::Left("histogram"),
-    ]);
-    for TensorStats { name, encoding, shape: dims, stats } in &measured.tensors {
+const COLUMNS: &[Column] = &[
+    Column::Left("name"),
+    Column::Left("encoding"),
+    Column::Left("shape"),
+    Column::Right("min"),
+    Column::Right("max"),
+    Column::Right("mean"),
+    Column::Right("std"),
+    Column::Right("rms"),
+    Column::Right("|max|"),
+    Column::Left("at"),
+    Column::Right("kurtosis"),
+    Column::Right("zeros"),
+    Column::Right("subnormal"),
+    Column::Right("NaN/inf"),
+    Column::Left("row norms"),
+    Column::Left("scales"),
+    Column::Right("saturated"),
+    Column::Left("histogram"),
+];
+
+fn write(measured: &Measured, form: Form, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let row = |TensorStats { name, encoding, shape: dims, stats }: &'_ TensorStats| {
         let wide = |value: Option<f32>| number(value.map(f64::from));
         let spread = |spread: &inspect::stats::Spread| {
             let [min, median, max] = [spread.min, spread.median, spread.max].map(|value| number(Some(value)));
@@ -111,9 +118,9 @@ fn text(measured: &Measured, form: Form, style: &Style) -> Vec<String> {
         };
         let blocks = stats.blocks.as_ref();
         let scales = blocks.and_then(|blocks| blocks.scale.as_ref().or(blocks.factor.as_ref()));
-        table.row([
+        entries![
             name.clone(),
-            (*encoding).to_owned(),
+            *encoding,
             shape(dims),
             wide(stats.min),
             wide(stats.max),
@@ -123,16 +130,16 @@ fn text(measured: &Measured, form: Form, style: &Style) -> Vec<String> {
             wide(stats.absmax),
             stats.absmax_at.as_deref().map_or(String::new(), shape),
             stats.kurtosis.map_or(String::new(), |k| format!("{k:.2}")),
-            stats.zeros.to_string(),
-            stats.subnormals.to_string(),
-            (stats.nan + stats.infinite).to_string(),
+            stats.zeros,
+            stats.subnormals,
+            stats.nan + stats.infinite,
             stats.row_norms.as_ref().map_or(String::new(), spread),
             scales.map_or(String::new(), spread),
             blocks.and_then(|b| b.saturated).map_or(String::new(), |share| format!("{:.2} %", share * 100.0)),
-            spark(&stats.histogram),
-        ]);
-    }
-    form.lines(&table, style)
+            spark(&stats.histogram)
+        ]
+    };
+    form.write(COLUMNS, || measured.tensors.iter().map(row), style, out)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The list of tensors.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use inspect::{Selection, Status, Subject, TensorRow};
 use serde::Serialize;
 
-use super::{Each, Form, rows, shape};
+use super::{Each, rows, shape};
 use crate::commands::Outcome;
-use crate::render::{Column, Style, Table};
+use crate::listing::{Form, entries};
+use crate::render::{Column, Style};
 
 #[derive(Serialize)]
 struct Listed {
@@ -23,8 +25,8 @@ pub(super) fn run(subjects: &[Subject], selection: &Selection, form: Form) -> Ou
         tensors: rows(subject, selection),
     };
     let listed: Vec<Listed> = subjects.iter().map(list).collect();
-    Outcome::new(Each(listed), false, move |each: &Each<Listed>, style| {
-        each.text(|listed| &listed.path, style, |listed| text(listed, form, style))
+    Outcome::streamed(Each(listed), false, move |each: &Each<Listed>, style, out| {
+        each.write(|listed| &listed.path, style, out, |listed, out| write(listed, form, style, out))
     })
 }
 
@@ -44,7 +46,7 @@ pub(super) fn purpose(row: &TensorRow) -> String {
     }
 }
 
-fn text(listed: &Listed, form: Form, style: &Style) -> Vec<String> {
+fn write(listed: &Listed, form: Form, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let mapped = listed.tensors.iter().any(|row| row.status.is_some());
     let split = listed.files.len() > 1;
     let mut columns = vec![
@@ -65,25 +67,24 @@ fn text(listed: &Listed, form: Form, style: &Style) -> Vec<String> {
             Column::Left("in the other format"),
         ]);
     }
-    let mut table = Table::of(columns);
-    for row in &listed.tensors {
+    let entries = |row: &'_ TensorRow| {
         let ne = row.ne.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-        let mut entries = vec![
+        let mut entries = entries![
             row.name.clone(),
-            row.encoding.to_owned(),
+            row.encoding,
             shape(&row.shape),
             format!("{{{ne}}}"),
-            row.bytes.to_string(),
-            row.offset.to_string(),
+            row.bytes,
+            row.offset
         ];
         if split {
             let file = listed.files.get(row.file).and_then(|file| file.file_name());
-            entries.push(file.map_or(String::new(), |name| name.to_string_lossy().into_owned()));
+            entries.extend(entries![file.map_or(String::new(), |name| name.to_string_lossy().into_owned())]);
         }
         if mapped {
-            entries.extend([purpose(row), row.steps.clone(), row.there.join(" | ")]);
+            entries.extend(entries![purpose(row), row.steps.clone(), row.there.join(" | ")]);
         }
-        table.push(entries);
-    }
-    form.lines(&table, style)
+        entries
+    };
+    form.write(&columns, || listed.tensors.iter().map(entries), style, out)
 }

@@ -10,7 +10,7 @@ use super::value::{Value, ValueType};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT};
 use crate::Limits;
 use crate::buffer::Buffer;
-use crate::name_index::NameIndex;
+use crate::name_index::{NameIndex, room};
 
 /// The least that a key takes: a length, one byte, a type and a one-byte value.
 pub(super) const LEAST_BYTES: u64 = 8 + 1 + 4 + 1;
@@ -22,31 +22,18 @@ pub struct KeyValues {
     order: ByteOrder,
     version: u32,
     alignment: u32,
-    entries: Vec<Entry>,
+    /// Where each key begins with its length; its value ends where the next key begins. There may be very many, so
+    /// nothing else is kept of them.
+    starts: Vec<u64>,
     index: NameIndex,
     /// Where the last value ends.
     end: usize,
 }
 
-/// Where a key lies; its value ends where the next one's length begins.
-struct Entry {
-    key_at: usize,
-    key_len: u32,
-    kind: ValueType,
-}
-
-/// Bytes of the length before a key, and of the type behind it.
-const KEY_PREFIX: usize = 8;
-const TYPE_BYTES: usize = 4;
-
-impl Entry {
-    fn key<'b>(&self, file: &'b [u8]) -> &'b [u8] {
-        &file[self.key_at..self.key_at + self.key_len as usize]
-    }
-
-    fn value_at(&self) -> usize {
-        self.key_at + self.key_len as usize + TYPE_BYTES
-    }
+/// The name of the key that starts here. It was checked, and is empty if somebody wrote into the file since.
+fn name(file: &[u8], start: u64, order: ByteOrder) -> &[u8] {
+    let bytes = usize::try_from(start).ok().and_then(|start| file.get(start..)).unwrap_or_default();
+    Cursor::new(bytes, start, order).string_bytes().unwrap_or_default()
 }
 
 /// Why a key's value could not be had as what it was asked for.
@@ -77,31 +64,33 @@ impl KeyValues {
         let file: &[u8] = &buffer;
         let mut cursor = Cursor::new(file, 0, order);
         cursor.take(Prefix::BYTES).map_err(|f| f.field("n_kv"))?;
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut index = NameIndex::default();
+        let room = room(n_kv);
+        let mut starts: Vec<u64> = Vec::with_capacity(room);
+        let mut index = NameIndex::with_capacity(room);
         for i in 0..n_kv {
             let key_start = cursor.clone();
             let key = cursor.string().map_err(|f| f.field(format!("key {i}")))?;
             let refuse = |kind| Err(key_start.fault(kind).field(format!("key {i}")));
             let (found, limit) = (key.len() as u64, limits.key_bytes);
-            let key_len = match u32::try_from(key.len()) {
-                Ok(0) => return refuse(Kind::EmptyKey),
-                Ok(n) if found <= limit => n,
-                _ => return refuse(Kind::KeyTooLong { found, limit }),
-            };
-            let key_at = key_start.offset() as usize + KEY_PREFIX;
-            if let Err(earlier) = index.insert(key.as_bytes(), entries.len(), |i| entries[i].key(file)) {
-                let first = (entries[earlier].key_at - KEY_PREFIX) as u64;
+            if key.is_empty() {
+                return refuse(Kind::EmptyKey);
+            }
+            if found > limit {
+                return refuse(Kind::KeyTooLong { found, limit });
+            }
+            if let Err(earlier) = index.insert(key.as_bytes(), starts.len(), |i| name(file, starts[i], order))
+            {
+                let first = starts[earlier];
                 return Err(key_start.fault(Kind::DuplicateKey { first }).field(format!("key {key:?}")));
             }
             let kind = ValueType::read(&mut cursor).map_err(|f| f.field(format!("key {key:?}, type")))?;
             kind.skip(&mut cursor, limits.array_depth, limits.array_depth)
                 .map_err(|f| f.field(format!("key {key:?}, value")))?;
-            entries.push(Entry { key_at, key_len, kind });
+            starts.push(key_start.offset());
         }
         let end = cursor.offset() as usize;
         let alignment = DEFAULT_ALIGNMENT;
-        let mut keys = KeyValues { buffer, order, version, alignment, entries, index, end };
+        let mut keys = KeyValues { buffer, order, version, alignment, starts, index, end };
         keys.alignment = keys.read_alignment(limits)?;
         Ok(keys)
     }
@@ -116,7 +105,7 @@ impl KeyValues {
         // A value that does not read was changed after it was checked; then any type that is no u32 will do.
         let value = self.value(at).unwrap_or(Value::Bool(false));
         alignment(&value, limits).map_err(|kind| {
-            let offset = self.entries[at].value_at() as u64;
+            let offset = self.value_cursor(at).map_or(0, |(_, cursor)| cursor.offset());
             Defect { field: ALIGNMENT_KEY.to_owned(), offset, kind }
         })
     }
@@ -138,12 +127,12 @@ impl KeyValues {
 
     /// The number of keys.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.starts.len()
     }
 
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.starts.is_empty()
     }
 
     /// Whether a key is there.
@@ -159,8 +148,8 @@ impl KeyValues {
     /// Keys and values in the file's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         // Both were checked when the file was opened; they could fail only if somebody wrote into it meanwhile.
-        self.entries.iter().enumerate().filter_map(|(at, entry)| {
-            Some((std::str::from_utf8(entry.key(&self.buffer)).ok()?, self.value(at)?))
+        self.starts.iter().enumerate().filter_map(|(at, &start)| {
+            Some((std::str::from_utf8(name(&self.buffer, start, self.order)).ok()?, self.value(at)?))
         })
     }
 
@@ -215,22 +204,36 @@ impl KeyValues {
 
     /// Type and value of the n-th key, as they lie in the file.
     pub(super) fn raw(&self, at: usize) -> &[u8] {
-        let Some(entry) = self.entries.get(at) else { return &[] };
-        let end = self.entries.get(at + 1).map_or(self.end, |next| next.key_at - KEY_PREFIX);
-        self.buffer.get(entry.value_at() - TYPE_BYTES..end).unwrap_or_default()
+        let typed = self.cursor(at).and_then(|mut cursor| {
+            cursor.string_bytes().ok()?;
+            cursor.take(cursor.remaining()).ok()
+        });
+        typed.unwrap_or_default()
+    }
+
+    /// From the start of the n-th key to the end of its value.
+    fn cursor(&self, at: usize) -> Option<Cursor<'_>> {
+        let &start = self.starts.get(at)?;
+        let end = self.starts.get(at + 1).map_or(Some(self.end), |&next| usize::try_from(next).ok())?;
+        Some(Cursor::new(self.buffer.get(usize::try_from(start).ok()?..end)?, start, self.order))
+    }
+
+    /// The type of the n-th key and its value.
+    fn value_cursor(&self, at: usize) -> Option<(ValueType, Cursor<'_>)> {
+        let mut cursor = self.cursor(at)?;
+        cursor.string_bytes().ok()?;
+        let kind = ValueType::read(&mut cursor).ok()?;
+        Some((kind, cursor))
     }
 
     fn position(&self, key: &str) -> Option<usize> {
-        self.index.find(key.as_bytes(), |i| self.entries[i].key(&self.buffer))
+        self.index.find(key.as_bytes(), |i| name(&self.buffer, self.starts[i], self.order))
     }
 
     /// The value of the n-th key.
     pub(super) fn value(&self, at: usize) -> Option<Value<'_>> {
-        let entry = self.entries.get(at)?;
-        let end = self.entries.get(at + 1).map_or(self.end, |next| next.key_at - KEY_PREFIX);
-        let start = entry.value_at();
-        let mut cursor = Cursor::new(self.buffer.get(start..end)?, start as u64, self.order);
-        match entry.kind {
+        let (kind, mut cursor) = self.value_cursor(at)?;
+        match kind {
             ValueType::Array => ArrayView::read_rest(&mut cursor).ok().map(Value::Array),
             kind => Value::read(kind, &mut cursor).ok(),
         }
@@ -255,20 +258,5 @@ fn describe(value: &Value) -> String {
         Value::String(_) => "a string".to_owned(),
         Value::Array(array) => format!("an array of {} {}", array.len(), array.element_type().name()),
         number => format!("{number:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A key takes at least [`LEAST_BYTES`] in the file. Here it takes an entry, half of a vector that has just
-    /// grown, and in the index, which may be half empty, a position and a byte: less than five times as much.
-    #[test]
-    fn a_key_takes_little_memory() {
-        let entry = 2 * size_of::<Entry>();
-        let index = 2 * (size_of::<usize>() + 1);
-        assert_eq!(size_of::<Entry>(), 16);
-        assert!((entry + index) as u64 <= 5 * LEAST_BYTES);
     }
 }

@@ -9,6 +9,7 @@ use super::key_values::KeyValues;
 use super::prefix::Prefix;
 use super::tensor_infos;
 use crate::buffer::Buffer;
+use crate::name_index::NameIndex;
 use crate::{Error, Limits, TensorInfo};
 
 /// One checked file.
@@ -19,6 +20,8 @@ pub(super) struct Part {
     pub(super) keys: KeyValues,
     /// In the file's order; which of several parts they lie in is not known here.
     pub(super) tensors: Vec<TensorInfo>,
+    /// Where a name is in that list.
+    pub(super) index: NameIndex,
 }
 
 impl Part {
@@ -29,24 +32,24 @@ impl Part {
     pub(super) fn read(path: &Path, buffer: Buffer, limits: &Limits) -> Result<Part, Error> {
         let buffer = Arc::new(buffer);
         let parse = || {
-            let (keys, tensors) = parse(&buffer, limits)?;
+            let (keys, tensors, index) = parse(&buffer, limits)?;
             let buffer = match keys.byte_order() {
                 ByteOrder::Little => Arc::clone(&buffer),
                 ByteOrder::Big => Arc::new(Buffer::Owned(little_endian(&buffer, &tensors)?)),
             };
-            Ok((buffer, keys, tensors))
+            Ok((buffer, keys, tensors, index))
         };
-        let (buffer, keys, tensors) =
+        let (buffer, keys, tensors, index) =
             parse().map_err(|defect| Error::Gguf { path: path.to_path_buf(), defect })?;
-        Ok(Part { path: path.to_path_buf(), buffer, keys, tensors })
+        Ok(Part { path: path.to_path_buf(), buffer, keys, tensors, index })
     }
 }
 
-fn parse(buffer: &Arc<Buffer>, limits: &Limits) -> Result<(KeyValues, Vec<TensorInfo>), Defect> {
+fn parse(buffer: &Arc<Buffer>, limits: &Limits) -> Result<(KeyValues, Vec<TensorInfo>, NameIndex), Defect> {
     let prefix = Prefix::read(buffer)?;
     let keys = KeyValues::read(Arc::clone(buffer), &prefix, limits)?;
-    let tensors = tensor_infos::read(buffer, &keys, prefix.n_tensors)?;
-    Ok((keys, tensors))
+    let (tensors, index) = tensor_infos::read(buffer, &keys, prefix.n_tensors)?;
+    Ok((keys, tensors, index))
 }
 
 /// A copy of a big-endian file in which the elements of its tensors are little-endian.

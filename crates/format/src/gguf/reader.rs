@@ -52,6 +52,10 @@ impl Reader {
 
 fn add(contents: &mut Contents, part: Part) -> Result<KeyValues, Error> {
     let file = contents.add_file(part.path.clone(), part.buffer);
+    if file == 0 {
+        contents.adopt(part.tensors, part.index);
+        return Ok(part.keys);
+    }
     for info in part.tensors {
         if let Err((info, earlier)) = contents.add_tensor(TensorInfo { file, ..info }) {
             // A part never has a name twice, so the other one is in another part.

@@ -6,21 +6,27 @@ use super::cursor::{Cursor, Fault};
 use super::defect::{Defect, Kind};
 use super::key_values::KeyValues;
 use super::{MAX_DIMS, NAME_BYTES};
-use crate::name_index::NameIndex;
+use crate::name_index::{NameIndex, room};
 use crate::{GgmlNe, TensorInfo};
 
 /// The least that a description takes: a length and one byte of name, a count and one dimension, a type, an offset.
 pub(super) const LEAST_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 
-/// Reads the `count` descriptions behind the keys. The offsets in what it returns are from the start of the file.
-pub(super) fn read(file: &[u8], keys: &KeyValues, count: u64) -> Result<Vec<TensorInfo>, Defect> {
+/// Reads the `count` descriptions behind the keys, and where each name is among them. The offsets in what it returns
+/// are from the start of the file; which of several files that is, is not known here.
+pub(super) fn read(
+    file: &[u8],
+    keys: &KeyValues,
+    count: u64,
+) -> Result<(Vec<TensorInfo>, NameIndex), Defect> {
     let mut cursor = Cursor::new(file, 0, keys.byte_order());
     cursor.take(keys.end()).map_err(|f| f.field("tensor infos"))?;
     let alignment = keys.alignment();
-    let mut tensors: Vec<TensorInfo> = Vec::new();
+    let room = room(count);
+    let mut tensors: Vec<TensorInfo> = Vec::with_capacity(room);
     // Where each description's offset stands, for what is found out about it later.
-    let mut offset_fields: Vec<u64> = Vec::new();
-    let mut index = NameIndex::default();
+    let mut offset_fields: Vec<u64> = Vec::with_capacity(room);
+    let mut index = NameIndex::with_capacity(room);
     for i in 0..count {
         let start = cursor.clone();
         let info = read_one(&mut cursor, i, alignment)?;
@@ -40,7 +46,7 @@ pub(super) fn read(file: &[u8], keys: &KeyValues, count: u64) -> Result<Vec<Tens
     for info in &mut tensors {
         info.offset += data.start;
     }
-    Ok(tensors)
+    Ok((tensors, index))
 }
 
 /// Reads one description; its offset is from the start of the data, and unchecked but for the alignment.

@@ -1,0 +1,83 @@
+//! What looking into a file takes, however much is in it: the memory of the process, its mapped files not counted. On
+//! Linux, which says so.
+#![cfg(target_os = "linux")]
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::etalon::command;
+
+/// What the issue allows.
+const MOST: u64 = 100_000_000;
+
+/// Runs `etalon inspect` and returns the most anonymous memory it was seen to hold.
+fn peak(path: &Path, view: &[&str]) -> u64 {
+    let mut inspect = command();
+    inspect.arg("inspect").arg(path).args(view).stdout(Stdio::null());
+    let mut child = inspect.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        // Gone once the process has ended.
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let held = text.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+        peak = peak.max(held.map_or(0, |kb| kb.trim().parse::<u64>().unwrap() * 1024));
+        if let Some(ended) = child.try_wait().unwrap() {
+            assert!(ended.success(), "{view:?}");
+            assert!(peak > 0, "{view:?}: it was never seen");
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn string(out: &mut impl Write, text: &str) {
+    out.write_all(&(text.len() as u64).to_le_bytes()).unwrap();
+    out.write_all(text.as_bytes()).unwrap();
+}
+
+/// So many keys, one of them an array of as many strings, and so many tensors.
+fn file(path: &Path, keys: u64, tensors: u64) {
+    let mut out = BufWriter::new(File::create(path).unwrap());
+    out.write_all(b"GGUF\x03\0\0\0").unwrap();
+    out.write_all(&[tensors, keys + 1].map(u64::to_le_bytes).concat()).unwrap();
+    for i in 0..keys {
+        string(&mut out, &format!("key.{i}"));
+        out.write_all(&4u32.to_le_bytes()).unwrap();
+        out.write_all(&(i as u32).to_le_bytes()).unwrap();
+    }
+    string(&mut out, "array");
+    out.write_all(&[9u32, 8].map(u32::to_le_bytes).concat()).unwrap();
+    out.write_all(&keys.to_le_bytes()).unwrap();
+    (0..keys).for_each(|i| string(&mut out, &format!("token {i}")));
+    for i in 0..tensors {
+        string(&mut out, &format!("blk.{}.tensor.{i}.weight", i % 100));
+        out.write_all(&[1u32.to_le_bytes().as_slice(), &1u64.to_le_bytes(), &0u32.to_le_bytes()].concat())
+            .unwrap();
+        out.write_all(&(32 * i).to_le_bytes()).unwrap();
+    }
+    out.write_all(&vec![0; 32 + 32 * tensors as usize]).unwrap();
+    out.flush().unwrap();
+}
+
+#[test]
+fn little_is_held_of_a_file_with_very_many_keys_or_tensors() {
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("many.gguf");
+    let page = room.path().join("page.html");
+    let html: &[&str] = &["--html", page.to_str().unwrap(), "--force"];
+    let check = |views: &[&[&str]]| {
+        for view in views {
+            let held = peak(&path, view);
+            assert!(held < MOST, "{view:?}: {held} bytes");
+        }
+    };
+    file(&path, 1_000_000, 0);
+    check(&[&[], &["--kv"], &["--kv", "--json"], &["--kv", "--full", "--csv"], &["--lint"], html]);
+    file(&path, 0, 100_000);
+    check(&[&[], &["--tensors"], &["--tensors", "--json"], &["--tensors", "--sort", "name"]]);
+    check(&[&["--stats"], &["--hash", "xxh64"], &["--lint"], html]);
+}
