@@ -87,7 +87,7 @@ fn quantize(
 ) -> Result<Receipt, Error> {
     let model = Model::new(source)?;
     let job = Job::new(&model, request, importance)?;
-    job.write(path, Existing::Replace, true, false, &mut |_, _| {})
+    job.write(path, Existing::Replace, Some(convert::Digest::Sha256), None, &mut |_, _| {})
 }
 
 fn mock(preset: &str, path: &Path) {
@@ -132,7 +132,7 @@ fn files_are_those_of_llama_quantize() {
         match quantize(source, &request, importance, &out) {
             Ok(receipt) => {
                 assert_eq!(listing(&out), expected, "{line}");
-                let hash = receipt.tensors[0].sha256.clone().unwrap();
+                let hash = receipt.tensors[0].hash.clone().unwrap().hex;
                 let made = format::open(&out, &Limits::default()).unwrap();
                 assert_eq!(hash, hex(made.bytes(&made.tensors()[0])));
                 same += 1;
@@ -346,7 +346,7 @@ fn wishes_overrule_recipes_and_plans_repeat_them() {
     let job = Job::new(&model, &request("Q3_K_M"), None).unwrap();
     let json = room.path().join("plan.json");
     std::fs::write(&json, serde_json::to_string(job.plan()).unwrap()).unwrap();
-    job.write(&first, Existing::Refuse, false, false, &mut |_, _| {}).unwrap();
+    job.write(&first, Existing::Refuse, None, None, &mut |_, _| {}).unwrap();
     for plan in [&json, &first] {
         let (given, file_type) = read_plan(plan).unwrap();
         let mut like = Request { file_type, ..Request::of(Scheme::Copy) };
