@@ -78,7 +78,8 @@ fn receipts_are_true() {
     let room = tempfile::tempdir().unwrap();
     let model = mock(room.path());
     let out = room.path().join("q.gguf");
-    words(&format!("quantize {model} {} Q4_K_M --receipt-key", out.display())).expect(0);
+    words(&format!("quantize {model} {} Q4_K_M --receipt-key --receipt-hash sha256", out.display()))
+        .expect(0);
     let made = open(&out);
     let text = made.keys().get_str("etalon.quantize.receipt").unwrap();
     let key: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -103,6 +104,46 @@ fn receipts_are_true() {
     assert!(plain.keys().get_str("etalon.quantize.receipt").is_err());
     assert!(plain.tensors().iter().zip(made.tensors()).all(|(a, b)| plain.bytes(a) == made.bytes(b)));
     assert_eq!(names(room.path()), ["m.gguf", "plain.gguf", "q.gguf", "q.gguf.receipt.json"]);
+    // Unasked it is the faster hash, under its own name.
+    words(&format!("quantize {model} {} Q4_K_M --force", out.display())).expect(0);
+    let unasked = std::fs::read_to_string(room.path().join("q.gguf.receipt.json")).unwrap();
+    assert!(unasked.contains("\"blake3\"") && !unasked.contains("sha256"), "{unasked}");
+}
+
+/// A plan is printed, or goes to the file behind `--plan`; nothing else is written. A file made from it is the recipe's,
+/// one made from that file's encodings again.
+#[test]
+fn plans_are_made_and_followed() {
+    let room = tempfile::tempdir().unwrap();
+    let model = mock(room.path());
+    let path = |name: &str| room.path().join(name).to_str().unwrap().to_owned();
+    let (out, plan) = (path("q.gguf"), path("plan.json"));
+    let command = format!("quantize {model} {out} Q4_K_M");
+    let printed = words(&format!("{command} --plan")).expect(0).stdout;
+    assert!(printed.contains("blk.0.ffn_down.weight") && printed.contains("bits a weight"), "{printed}");
+    assert!(words(&format!("{command} --plan --json")).expect(0).json()["tensors"].is_array());
+    assert_eq!(names(room.path()), ["m.gguf"]);
+    words(&format!("{command} --plan {plan}")).expect(0);
+    let spaced = std::fs::read(&plan).unwrap();
+    assert!(words(&format!("{command} --plan={plan}")).expect(2).stderr.contains("exists already"));
+    words(&format!("{command} --force --plan={plan} --json")).expect(0);
+    assert_eq!(std::fs::read(&plan).unwrap(), spaced);
+    // Before the model, what stands there would be the plan's file: one argument is missing then, and nothing happens.
+    let (before, bytes) =
+        (format!("quantize --force --plan {model} {out} Q4_K_M"), std::fs::read(&model).unwrap());
+    assert!(words(&before).expect(2).stderr.contains("RECIPE"));
+    assert!(words(&format!("{command} --force --plan {model}")).expect(2).stderr.contains("m.gguf"));
+    assert!(words(&format!("{command} --force --report {model}")).expect(2).stderr.contains("m.gguf"));
+    assert_eq!(std::fs::read(&model).unwrap(), bytes);
+    assert_eq!(names(room.path()), ["m.gguf", "plan.json"]);
+
+    words(&format!("{command} --no-receipt")).expect(0);
+    let (planned, cloned) = (path("planned.gguf"), path("cloned.gguf"));
+    words(&format!("quantize {model} {planned} --from-plan {plan} --no-receipt")).expect(0);
+    words(&format!("quantize {model} {cloned} --from-plan {out} --no-receipt")).expect(0);
+    let made = std::fs::read(&out).unwrap();
+    assert_eq!(std::fs::read(&planned).unwrap(), made);
+    assert_eq!(std::fs::read(&cloned).unwrap(), made);
 }
 
 /// A size is kept to, also where layers are left out; what is chosen is shown first, and what was measured is not

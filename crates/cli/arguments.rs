@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
+use convert::Digest;
 use model::{Checkpoint, NonFinitePolicy};
 use trace::Limits;
 
@@ -26,6 +27,24 @@ impl ModelArgs {
 
     pub fn non_finite(&self) -> NonFinitePolicy {
         if self.allow_nonfinite { NonFinitePolicy::Allow } else { NonFinitePolicy::Refuse }
+    }
+}
+
+/// Which hash a receipt gives.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ReceiptHash {
+    /// As b3sum prints it: the fastest.
+    Blake3,
+    /// As sha256sum prints it and hubs list it, and llama-gguf-hash for tensors.
+    Sha256,
+}
+
+impl From<ReceiptHash> for Digest {
+    fn from(hash: ReceiptHash) -> Digest {
+        match hash {
+            ReceiptHash::Blake3 => Digest::Blake3,
+            ReceiptHash::Sha256 => Digest::Sha256,
+        }
     }
 }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use codec::Encoding;
 use convert::check::{Check, CheckOptions};
-use convert::{Digest, Done, GgufOptions, Hashing, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
+use convert::{Done, GgufOptions, Hashing, HfOptions, Mtp, Plan, ToGguf, ToHf, Why};
 use format::Existing;
 use format::gguf::Division;
 use model::{Checkpoint, Dialect, Purpose};
 use serde::Serialize;
 
-use crate::arguments::HeldExperts;
+use crate::arguments::{HeldExperts, ReceiptHash};
 use crate::commands::{Outcome, check};
 use crate::render::{Bar, Column, Style, Table};
 
@@ -118,23 +118,6 @@ impl From<Blocks> for Mtp {
             Blocks::Keep => Mtp::Keep,
             Blocks::Drop => Mtp::Drop,
             Blocks::Only => Mtp::Only,
-        }
-    }
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum ReceiptHash {
-    /// As b3sum prints it: the fastest.
-    Blake3,
-    /// As sha256sum prints it and hubs list it, and llama-gguf-hash for tensors.
-    Sha256,
-}
-
-impl From<ReceiptHash> for Digest {
-    fn from(hash: ReceiptHash) -> Digest {
-        match hash {
-            ReceiptHash::Blake3 => Digest::Blake3,
-            ReceiptHash::Sha256 => Digest::Sha256,
         }
     }
 }

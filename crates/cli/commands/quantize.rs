@@ -12,6 +12,7 @@ use eval::Progress;
 use format::Existing;
 use serde::Serialize;
 
+use crate::arguments::ReceiptHash;
 use crate::commands::Outcome;
 use crate::render::{Bar, Column, Style, Table};
 
@@ -29,7 +30,7 @@ Examples:
   etalon quantize model-bf16.gguf model-Q4_K_M.gguf Q4_K_M
   etalon quantize Qwen3.5-0.8B model.gguf IQ4_XS --imatrix imatrix.gguf --report report.html
   etalon quantize model.gguf out.gguf Q5_K_M --tensor-type 'ffn_down=q8_0' --output-tensor-type q8_0
-  etalon quantize model.gguf out.gguf Q4_K_M --plan=plan.json
+  etalon quantize model.gguf out.gguf Q4_K_M --plan plan.json
   etalon quantize model.gguf out.gguf --from-plan plan.json
   etalon quantize model.gguf out.gguf --target-size 2.6GB --imatrix imatrix.gguf
   etalon quantize --list")]
@@ -61,8 +62,9 @@ pub struct Args {
     /// As many files as SRC has, DST-00001-of-0000N.gguf and so on.
     #[arg(long, conflicts_with = "prune_layers")]
     keep_split: bool,
-    /// Print what would be made of every tensor and write nothing but that, as JSON, to FILE if one is named.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    /// Print what would be made of every tensor and write nothing but that, as JSON, to FILE if one is named; it is what
+    /// stands right behind --plan.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
     plan: Option<Option<PathBuf>>,
     /// Fail, with all their names, if tensors would fall back because their rows are no whole blocks.
     #[arg(long)]
@@ -73,6 +75,9 @@ pub struct Args {
     /// Where the receipt goes [default: DST.receipt.json].
     #[arg(long, value_name = "FILE", conflicts_with = "no_receipt")]
     receipt: Option<PathBuf>,
+    /// Which hash the receipt gives of every file read and every tensor written.
+    #[arg(long, value_enum, default_value = "blake3")]
+    receipt_hash: ReceiptHash,
     /// Write no receipt, and hash nothing.
     #[arg(long)]
     no_receipt: bool,
@@ -235,6 +240,9 @@ impl Args {
         let source = self.source.as_deref().context("no source")?;
         let output = self.output.as_deref().context("no output")?;
         let source = Source::open(source)?;
+        let small =
+            [self.plan.as_ref().and_then(Option::as_deref), self.report.as_deref(), self.receipt.as_deref()];
+        small.into_iter().flatten().try_for_each(|file| source.refuse_output(file))?;
         let model = Model::new(&source)?;
         let mut importance = self.importance()?;
         let mut notes = Vec::new();
@@ -265,10 +273,13 @@ impl Args {
         let existing = if self.force { Existing::Replace } else { Existing::Refuse };
         let bar = Bar::new();
         bar.begin(&format!("quantizing to {}", job.plan().recipe), job.plan().bytes());
-        let mut receipt =
-            job.write(output, existing, receipt_file.is_some(), self.receipt_key, &mut |done, _| {
-                bar.reached(done)
-            })?;
+        let mut receipt = job.write(
+            output,
+            existing,
+            receipt_file.is_some().then(|| self.receipt_hash.into()),
+            self.receipt_key.then(|| self.receipt_hash.into()),
+            &mut |done, _| bar.reached(done),
+        )?;
         drop(bar);
         receipt.notes.splice(0..0, notes);
         if let Some(file) = &receipt_file {

@@ -23,10 +23,14 @@ pub(crate) fn pack_nibbles<const BYTES: usize, const LEN: usize>(codes: &[u8; LE
 /// Two bits of each of 256 codes, 128 codes to 32 bytes, from the low bits up: the codes of the K encodings and TQ2_0.
 #[inline(always)]
 pub(crate) fn pack_pairs(codes: &[u8]) -> [u8; 64] {
-    std::array::from_fn(|i| {
-        let first = i / 32 * 128 + i % 32;
-        (0..4).fold(0, |byte, pair| byte | (codes[first + 32 * pair] & 3) << (2 * pair))
-    })
+    let mut bytes = [0; 64];
+    let quarters = codes.as_chunks::<32>().0.as_chunks::<4>().0;
+    for (bytes, [a, b, c, d]) in bytes.as_chunks_mut::<32>().0.iter_mut().zip(quarters) {
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = a[i] & 3 | (b[i] & 3) << 2 | (c[i] & 3) << 4 | (d[i] & 3) << 6;
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]

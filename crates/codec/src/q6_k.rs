@@ -74,14 +74,16 @@ pub(crate) fn round_again(
         scales[g] = s.cast_unsigned();
         symmetric_codes(&groups[g], d * f32::from(s), 32, codes);
     }
-    // The inverse of what the decoder says about halves and quarters.
-    let codes = codes.as_flattened();
-    *low = array::from_fn(|i| {
-        let first = i / 64 * 128 + i % 64;
-        codes[first] & 15 | codes[first + 64] << 4
-    });
-    *high = array::from_fn(|i| {
-        let first = i / 32 * 128 + i % 32;
-        (0..4).fold(0, |byte, quarter| byte | codes[first + 32 * quarter] >> 4 << (2 * quarter))
-    });
+    // The inverse of what the decoder says about halves and quarters. In loops over parts of equal length: with a
+    // computed index for each byte the compiler gathers them one by one.
+    let codes = codes.as_flattened().as_chunks::<32>().0.as_chunks::<4>().0;
+    let halves = low.as_chunks_mut::<64>().0.iter_mut().zip(high.as_chunks_mut::<32>().0);
+    for ([a, b, c, d], (low, high)) in codes.iter().zip(halves) {
+        let (ac, bd) = low.split_at_mut(32);
+        for i in 0..32 {
+            ac[i] = a[i] & 15 | c[i] << 4;
+            bd[i] = b[i] & 15 | d[i] << 4;
+            high[i] = a[i] >> 4 | b[i] >> 4 << 2 | c[i] >> 4 << 4 | d[i] >> 4 << 6;
+        }
+    }
 }

@@ -187,7 +187,7 @@ impl<F: Finder, U: Fn(f32, f32) -> f32, const DIM: usize> Fit<F, U, DIM> {
         scale: Lanes<S>,
         inverse: Lanes<S>,
     ) -> Snapped<S, POINTS> {
-        let numbers: [[f32; MOST]; POINTS] = if (inverse * values.furthest).all_within(TAME) {
+        let numbers: [[f32; MOST]; POINTS] = if (inverse * values.furthest).within(TAME).all() {
             self.numbers(
                 values.x,
                 inverse,

@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::search::Column;
-use super::vector::Lanes;
+use super::vector::{Lanes, to_bytes};
 use super::{Batch, Encoder, MOST, by_lane, weigh};
 use crate::arithmetic::reciprocal;
 use crate::bits::pack_nibbles;
@@ -103,11 +103,7 @@ fn quantize<S: Simd>(simd: S, x: &[f32; 32], step: f32) -> [u8; 16] {
     for (x, code) in S::as_simd_f32s(x).0.iter().zip(S::as_mut_simd_f32s(&mut codes).0) {
         *code = nearest(inverse * Lanes::new(simd, *x), &CODES).lanes();
     }
-    let mut bytes = [0; 32];
-    for (byte, code) in bytes.iter_mut().zip(codes) {
-        *byte = code as u8;
-    }
-    pack_nibbles(&bytes)
+    pack_nibbles(&to_bytes(&codes))
 }
 
 impl Encoder<32, 18> for Iq4Nl {

@@ -23,7 +23,7 @@ use pulp::{Simd, WithSimd};
 pub(crate) use kernels::Kernels;
 
 use crate::blocks::{Weights, row_mean_squares};
-use crate::{Encoding, fp4, q4, q5};
+use crate::{Encoding, fp4};
 use search::Column;
 use vector::Lanes;
 
@@ -40,36 +40,14 @@ pub(crate) fn encode(
 ) -> bool {
     match (encoding, importance) {
         (Encoding::Q4_0, Some(_)) => run(kernels, small::Q4_0, (values, importance, out)),
-        (Encoding::Q4_0, None) => run_alone(
-            kernels,
-            (values, importance, out),
-            #[inline(always)]
-            |x, out| q4::encode_q4_0(x, None, out),
-        ),
+        (Encoding::Q4_0, None) => run_alone(kernels, small::Q4_0, values, out),
         (Encoding::Q4_1, Some(_)) => run(kernels, small::Q4_1, (values, importance, out)),
-        (Encoding::Q4_1, None) => run_alone(
-            kernels,
-            (values, importance, out),
-            #[inline(always)]
-            |x, out| q4::encode_q4_1(x, None, out),
-        ),
+        (Encoding::Q4_1, None) => run_alone(kernels, small::Q4_1, values, out),
         (Encoding::Q5_0, Some(_)) => run(kernels, small::Q5_0, (values, importance, out)),
-        (Encoding::Q5_0, None) => run_alone(
-            kernels,
-            (values, importance, out),
-            #[inline(always)]
-            |x, out| q5::encode_q5_0(x, None, out),
-        ),
+        (Encoding::Q5_0, None) => run_alone(kernels, small::Q5_0, values, out),
         (Encoding::Q5_1, Some(_)) => run(kernels, small::Q5_1, (values, importance, out)),
-        (Encoding::Q5_1, None) => run_alone(
-            kernels,
-            (values, importance, out),
-            #[inline(always)]
-            |x, out| q5::encode_q5_1(x, None, out),
-        ),
-        (Encoding::Q8_0, _) => {
-            kernels.dispatch(small::Q8_0 { blocks: values.as_chunks().0, out: out.as_chunks_mut().0 })
-        }
+        (Encoding::Q5_1, None) => run_alone(kernels, small::Q5_1, values, out),
+        (Encoding::Q8_0, _) => run_alone(kernels, small::Q8_0, values, out),
         (Encoding::Q2K, _) => run(kernels, affine_k::Q2K, (values, importance, out)),
         (Encoding::Q3K, _) => run(kernels, symmetric_k::Q3K, (values, importance, out)),
         (Encoding::Q4K, _) => run(kernels, affine_k::Q4K, (values, importance, out)),
@@ -84,18 +62,8 @@ pub(crate) fn encode(
         (Encoding::Iq3S, _) => with_finder!(kernels, grid::Iq3S, (values, importance, out)),
         (Encoding::Iq4Nl, _) => run(kernels, levels::Iq4Nl, (values, importance, out)),
         (Encoding::Iq4Xs, _) => run(kernels, levels::Iq4Xs, (values, importance, out)),
-        (Encoding::Mxfp4, _) => run_alone(
-            kernels,
-            (values, importance, out),
-            #[inline(always)]
-            |x, out| fp4::encode_mxfp4(x, None, out),
-        ),
-        (Encoding::Nvfp4, _) => run_alone(
-            kernels,
-            (values, importance, out),
-            #[inline(always)]
-            |x, out| fp4::encode_nvfp4(x, None, out),
-        ),
+        (Encoding::Mxfp4, _) => run_alone(kernels, Mxfp4, values, out),
+        (Encoding::Nvfp4, _) => run_alone(kernels, Nvfp4, values, out),
         _ => return false,
     }
     true
@@ -151,33 +119,57 @@ fn run<const LEN: usize, const BYTES: usize>(
     });
 }
 
-/// Encodes one block after the other: where nothing is summed, values within a block are what registers hold.
-fn run_alone<const LEN: usize, const BYTES: usize>(
-    kernels: Kernels,
-    (values, _, out): Input<'_>,
-    encode: impl Fn(&[f32; LEN], &mut [u8; BYTES]),
-) {
-    kernels.dispatch(Alone { encode, blocks: values.as_chunks().0, out: out.as_chunks_mut().0 });
+/// An encoder that takes one block after the other: where nothing is summed, values within a block are what registers
+/// hold.
+trait Alone<const LEN: usize, const BYTES: usize>: Copy + Sync {
+    /// Encodes finite values.
+    fn encode<S: Simd>(self, simd: S, values: &[f32; LEN], block: &mut [u8; BYTES]);
 }
 
-struct Alone<'a, E, const LEN: usize, const BYTES: usize> {
-    encode: E,
+/// Encodes one block after the other.
+fn run_alone<const LEN: usize, const BYTES: usize>(
+    kernels: Kernels,
+    encoder: impl Alone<LEN, BYTES>,
+    values: &[f32],
+    out: &mut [u8],
+) {
+    kernels.dispatch(AloneJob { encoder, blocks: values.as_chunks().0, out: out.as_chunks_mut().0 });
+}
+
+struct AloneJob<'a, E, const LEN: usize, const BYTES: usize> {
+    encoder: E,
     blocks: &'a [[f32; LEN]],
     out: &'a mut [[u8; BYTES]],
 }
 
-impl<E: Fn(&[f32; LEN], &mut [u8; BYTES]), const LEN: usize, const BYTES: usize> WithSimd
-    for Alone<'_, E, LEN, BYTES>
-{
+impl<E: Alone<LEN, BYTES>, const LEN: usize, const BYTES: usize> WithSimd for AloneJob<'_, E, LEN, BYTES> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         for (block, out) in self.blocks.iter().zip(self.out) {
-            (self.encode)(block, out);
+            self.encoder.encode(simd, block, out);
         }
     }
 }
+
+/// The scalar encoders of four-bit floats: the compiler takes several values at a time.
+macro_rules! plain {
+    ($encoder:ident, $len:literal, $bytes:literal, $encode:path) => {
+        #[derive(Clone, Copy)]
+        struct $encoder;
+
+        impl Alone<$len, $bytes> for $encoder {
+            #[inline(always)]
+            fn encode<S: Simd>(self, _: S, values: &[f32; $len], block: &mut [u8; $bytes]) {
+                $encode(values, None, block);
+            }
+        }
+    };
+}
+
+plain!(Mxfp4, 32, 17, fp4::encode_mxfp4);
+plain!(Nvfp4, 64, 36, fp4::encode_nvfp4);
 
 struct Job<'a, E, const LEN: usize, const BYTES: usize> {
     encoder: E,

@@ -98,8 +98,66 @@ pub(super) fn symmetric<S: Simd, const LEN: usize>(
     }
     let weighed = Column { simd: x.simd, rows: &weighed };
 
+    // The steepest of all inverses: no other one takes any value further, as rounding is monotonic.
+    let steepest = zero.same(-(half as f32 + 0.9)) / extreme * extreme;
+    let (scale, inverse) = match steepest.within(TAME).all() {
+        true => try_inverses(
+            x,
+            extreme,
+            half,
+            #[inline(always)]
+            |inverse, offset| match offset {
+                // The extreme value, below all others, goes to −half − 0.4 at most.
+                ..=4 => symmetric_sums::<S, LEN>(
+                    x,
+                    weights,
+                    weighed,
+                    inverse,
+                    #[inline(always)]
+                    |v| v.nearest_tame_up_to(half - 1),
+                ),
+                _ => symmetric_sums::<S, LEN>(
+                    x,
+                    weights,
+                    weighed,
+                    inverse,
+                    #[inline(always)]
+                    |v| v.nearest_tame(-half, half - 1),
+                ),
+            },
+        ),
+        false => try_inverses(
+            x,
+            extreme,
+            half,
+            #[inline(always)]
+            |inverse, _| {
+                symmetric_sums::<S, LEN>(
+                    x,
+                    weights,
+                    weighed,
+                    inverse,
+                    #[inline(always)]
+                    |v| v.nearest(-half, half - 1),
+                )
+            },
+        ),
+    };
+    (nothing.select(zero, scale), nothing.select(zero, inverse))
+}
+
+/// The best of all roundings: `sums` has Σ w·x·q and Σ w·q² of an inverse that puts the extreme value at so many tenths
+/// below −half.
+#[inline(always)]
+fn try_inverses<S: Simd>(
+    x: Column<'_, S>,
+    extreme: Lanes<S>,
+    half: i32,
+    sums: impl Fn(Lanes<S>, i32) -> (Lanes<S>, Lanes<S>),
+) -> (Lanes<S>, Lanes<S>) {
+    let zero = x.zero();
     let mut best_inverse = zero.same(-(half as f32)) / extreme;
-    let (xq, qq) = try_inverse::<S, LEN>(x, weights, weighed, best_inverse, extreme, half);
+    let (xq, qq) = sums(best_inverse, 0);
     let mut scale = qq.equal(zero).select(zero, xq / qq);
     let mut best = scale * xq;
     for offset in -9..=9 {
@@ -107,47 +165,16 @@ pub(super) fn symmetric<S: Simd, const LEN: usize>(
             continue;
         }
         let inverse = zero.same(-(half as f32 + 0.1 * offset as f32)) / extreme;
-        let (xq, qq) = try_inverse::<S, LEN>(x, weights, weighed, inverse, extreme, half);
+        let (xq, qq) = sums(inverse, offset);
         let better = zero.less(qq).and((best * qq).less(xq * xq));
         scale = better.select(xq / qq, scale);
         best = better.select(scale * xq, best);
         best_inverse = better.select(inverse, best_inverse);
     }
-    (nothing.select(zero, scale), nothing.select(zero, best_inverse))
+    (scale, best_inverse)
 }
 
 /// Σ w·x·q and Σ w·q².
-#[inline(always)]
-fn try_inverse<S: Simd, const LEN: usize>(
-    x: Column<'_, S>,
-    weights: Column<'_, S>,
-    weighed: Column<'_, S>,
-    inverse: Lanes<S>,
-    extreme: Lanes<S>,
-    half: i32,
-) -> (Lanes<S>, Lanes<S>) {
-    // No |x| is larger than the extreme's, and rounding is monotonic.
-    if (inverse * extreme).all_within(TAME) {
-        symmetric_sums::<S, LEN>(
-            x,
-            weights,
-            weighed,
-            inverse,
-            #[inline(always)]
-            |v| v.nearest_tame(-half, half - 1),
-        )
-    } else {
-        symmetric_sums::<S, LEN>(
-            x,
-            weights,
-            weighed,
-            inverse,
-            #[inline(always)]
-            |v| v.nearest(-half, half - 1),
-        )
-    }
-}
-
 #[inline(always)]
 fn symmetric_sums<S: Simd, const LEN: usize>(
     x: Column<'_, S>,
@@ -261,7 +288,7 @@ impl<S: Simd> Steps<'_, S> {
         let inverse = low.same(steps) / (self.high - low);
         let (least, most) = (inverse * (self.lowest - low), inverse * (self.high - low));
         // All others lie between: rounding is monotonic.
-        if least.all_within(TAME) && most.all_within(TAME) {
+        if least.within(TAME).and(most.within(TAME)).all() {
             affine_sums(
                 x,
                 weights,

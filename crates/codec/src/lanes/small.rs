@@ -1,11 +1,12 @@
-//! Q4_0, Q4_1, Q5_0 and Q5_1 where errors are weighed; otherwise their encoders sum nothing. And Q8_0.
+//! Q4_0, Q4_1, Q5_0 and Q5_1, and Q8_0. Where errors are weighed a lane takes a block; otherwise nothing is summed, and
+//! a register takes several values of one.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::search::{Affine, Column, affine, symmetric};
-use super::vector::Lanes;
-use super::{Batch, Encoder, MOST, by_lane, weigh};
-use crate::arithmetic::{nearest, reciprocal};
+use super::vector::{Lanes, to_bytes};
+use super::{Alone, Batch, Encoder, MOST, by_lane, weigh};
+use crate::arithmetic::{extreme, nearest, reciprocal};
 use crate::blocks::fields_mut;
 use crate::float16::store_scale;
 use crate::search::AffineSearch;
@@ -108,49 +109,132 @@ symmetric_encoder!(Q5_0, 22, 16, q5::pack_q5_0);
 affine_encoder!(Q4_1, 20, 15, q4::pack_q4_1);
 affine_encoder!(Q5_1, 24, 31, q5::pack_q5_1);
 
-/// Blocks of Q8_0, one after the other: several values of a block at a time.
-pub(super) struct Q8_0<'a> {
-    pub blocks: &'a [[f32; 32]],
-    pub out: &'a mut [[u8; 34]],
+/// The least and the largest of finite values; of zeros any.
+#[inline(always)]
+fn range<S: Simd>(simd: S, values: &[f32; 32]) -> (f32, f32) {
+    let registers = S::as_simd_f32s(values).0;
+    let (mut low, mut high) = (registers[0], registers[0]);
+    for x in &registers[1..] {
+        low = simd.min_f32s(low, *x);
+        high = simd.max_f32s(high, *x);
+    }
+    (simd.reduce_min_f32s(low), simd.reduce_max_f32s(high))
 }
 
-impl WithSimd for Q8_0<'_> {
-    type Output = ();
+/// Codes of finite values: their integers below (x − base)·inverse + shift, at most `max_code`. That must be positive and
+/// below 2²².
+#[inline(always)]
+fn round_down<S: Simd>(
+    simd: S,
+    values: &[f32; 32],
+    [base, inverse, shift]: [f32; 3],
+    max_code: i32,
+) -> [u8; 32] {
+    let mut codes = [0.0; 32];
+    let [base, inverse, shift, most] =
+        [base, inverse, shift, max_code as f32].map(|number| Lanes::splat(simd, number));
+    for (x, code) in S::as_simd_f32s(values).0.iter().zip(S::as_mut_simd_f32s(&mut codes).0) {
+        let floor = ((Lanes::new(simd, *x) - base) * inverse + shift).floor_tame();
+        *code = most.less(floor).select(most, floor).lanes();
+    }
+    to_bytes(&codes)
+}
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for (values, block) in self.blocks.iter().zip(self.out) {
-            let mut largest = Lanes::splat(simd, 0.0);
-            for x in S::as_simd_f32s(values).0 {
-                let x = Lanes::new(simd, *x).abs();
-                largest = largest.less(x).select(x, largest);
-            }
-            let magnitude = simd.reduce_max_f32s(largest.lanes());
-            let step = magnitude / 127.0;
-            let inverse = reciprocal(step);
-            // Steps too small to have an inverse.
-            if magnitude * inverse > 128.0 {
-                q8::encode_q8_0(values, None, block);
-                continue;
-            }
-            fields_mut!(block => d: 2, quants: 32);
-            store_scale(d, step);
-            let mut rounded = [0.0; 32];
-            for (x, to) in S::as_simd_f32s(values).0.iter().zip(S::as_mut_simd_f32s(&mut rounded).0) {
-                *to = round(Lanes::new(simd, *x) * Lanes::splat(simd, inverse)).lanes();
-            }
-            for (q, x) in quants.iter_mut().zip(rounded) {
-                *q = x as i32 as u8;
+/// How far beyond the last code rounding errors may take a value for the codes to be rounded in registers.
+const SLACK: f32 = 0.25;
+
+/// As `q4::fit_symmetric` without weights; nothing for steps too small to have an inverse.
+#[inline(always)]
+fn fit_symmetric_alone<S: Simd>(simd: S, values: &[f32; 32], half: i32) -> Option<(f32, [u8; 32])> {
+    let (low, high) = range(simd, values);
+    let extreme = match (high > -low, high < -low) {
+        (true, _) => high,
+        (_, true) => low,
+        // The first one of several decides.
+        _ => extreme(values),
+    };
+    let half = half as f32;
+    let step = extreme / -half;
+    let inverse = reciprocal(step);
+    // No product is larger.
+    let tame = (extreme * inverse).abs() <= half + SLACK;
+    let codes = || round_down(simd, values, [0.0, inverse, half + 0.5], 2 * half as i32 - 1);
+    tame.then(|| (step, codes()))
+}
+
+/// As `q4::fit_affine` without weights; nothing for steps too small to have an inverse, and where a zero is the least
+/// value: it may be one below zero.
+#[inline(always)]
+fn fit_affine_alone<S: Simd>(simd: S, values: &[f32; 32], max_code: i32) -> Option<(f32, f32, [u8; 32])> {
+    let (low, high) = range(simd, values);
+    let scale = (high - low) / max_code as f32;
+    let inverse = reciprocal(scale);
+    let tame = low != 0.0 && (high - low) * inverse <= max_code as f32 + SLACK;
+    tame.then(|| (scale, -low, round_down(simd, values, [low, inverse, 0.5], max_code)))
+}
+
+macro_rules! symmetric_encoder_alone {
+    ($encoder:ident, $bytes:literal, $half:literal, $pack:path, $scalar:path) => {
+        impl Alone<32, $bytes> for $encoder {
+            #[inline(always)]
+            fn encode<S: Simd>(self, simd: S, values: &[f32; 32], block: &mut [u8; $bytes]) {
+                match fit_symmetric_alone(simd, values, $half) {
+                    Some((scale, codes)) => $pack(scale, &codes, block),
+                    None => $scalar(values, None, block),
+                }
             }
         }
+    };
+}
+
+macro_rules! affine_encoder_alone {
+    ($encoder:ident, $bytes:literal, $max_code:literal, $pack:path, $scalar:path) => {
+        impl Alone<32, $bytes> for $encoder {
+            #[inline(always)]
+            fn encode<S: Simd>(self, simd: S, values: &[f32; 32], block: &mut [u8; $bytes]) {
+                match fit_affine_alone(simd, values, $max_code) {
+                    Some((scale, minimum, codes)) => $pack(scale, minimum, &codes, block),
+                    None => $scalar(values, None, block),
+                }
+            }
+        }
+    };
+}
+
+symmetric_encoder_alone!(Q4_0, 18, 8, q4::pack_q4_0, q4::encode_q4_0);
+symmetric_encoder_alone!(Q5_0, 22, 16, q5::pack_q5_0, q5::encode_q5_0);
+affine_encoder_alone!(Q4_1, 20, 15, q4::pack_q4_1, q4::encode_q4_1);
+affine_encoder_alone!(Q5_1, 24, 31, q5::pack_q5_1, q5::encode_q5_1);
+
+#[derive(Clone, Copy)]
+pub(super) struct Q8_0;
+
+impl Alone<32, 34> for Q8_0 {
+    #[inline(always)]
+    fn encode<S: Simd>(self, simd: S, values: &[f32; 32], block: &mut [u8; 34]) {
+        let (low, high) = range(simd, values);
+        // Of zeros the positive one.
+        let magnitude = if high < -low { -low } else { high.abs() };
+        let step = magnitude / 127.0;
+        let inverse = reciprocal(step);
+        // Steps too small to have an inverse.
+        if magnitude * inverse > 128.0 {
+            q8::encode_q8_0(values, None, block);
+            return;
+        }
+        fields_mut!(block => d: 2, quants: 32);
+        store_scale(d, step);
+        let mut rounded = [0.0; 32];
+        for (x, to) in S::as_simd_f32s(values).0.iter().zip(S::as_mut_simd_f32s(&mut rounded).0) {
+            *to = round(Lanes::new(simd, *x) * Lanes::splat(simd, inverse)).lanes();
+        }
+        *quants = to_bytes(&rounded);
     }
 }
 
 /// What `arithmetic::round` makes of numbers of up to 128.
 #[inline(always)]
 fn round<S: Simd>(x: Lanes<S>) -> Lanes<S> {
-    let above = x.abs() + x.same(0.5_f32.next_down());
-    let near = above.nearest_tame(0, 255);
-    let floor = above.less(near).select(near - x.same(1.0), near);
+    let floor = (x.abs() + x.same(0.5_f32.next_down())).floor_tame();
     x.less(x.same(0.0)).select(-floor, floor)
 }

@@ -100,9 +100,14 @@ fn rounding_is_that_of_single_numbers() {
                     let lanes = Lanes::splat(simd, *x);
                     lanes.nearest(low, high).store(&mut found);
                     assert_eq!(found[0], nearest.min(high).max(low) as f32, "{x}");
-                    if lanes.all_within(search::TAME) {
+                    if lanes.within(search::TAME).all() {
                         lanes.nearest_tame(low, high).store(&mut found);
                         assert_eq!(found[0], nearest.min(high).max(low) as f32, "{x}");
+                        lanes.nearest_tame_up_to(high).store(&mut found);
+                        assert_eq!(found[0], nearest.min(high) as f32, "{x}");
+                        lanes.floor_tame().store(&mut found);
+                        assert_eq!(found[0], x.floor(), "{x}");
+                        assert_eq!(vector::to_bytes(&found)[0], x.floor() as i32 as u8, "{x}");
                     }
                     let (integer, byte) = lanes.nearest_and_byte(high);
                     integer.store(&mut found);
@@ -124,8 +129,29 @@ fn rounding_is_that_of_single_numbers() {
         -4_194_304.0,
         -4_194_305.0,
     ]);
+    // Integers, and what is just beside them.
+    numbers.extend((-300..300).flat_map(|q| [(q as f32).next_down(), (q as f32).next_up()]));
     numbers.extend((0..100_000_u32).map(|i| f32::from_bits(i.wrapping_mul(42_949) << 3)));
     for kernels in Kernels::all() {
         kernels.dispatch(Round(numbers.clone()));
+    }
+}
+
+/// The sign of a zero reaches the bytes of some.
+#[test]
+fn zeros_of_both_signs_and_blocks_without_a_negative_value() {
+    let zeros =
+        [vec![0.0; 256], vec![-0.0; 256], (0..256).map(|i| if i % 2 == 0 { 0.0 } else { -0.0 }).collect()];
+    let among = |zero: f32, sign: f32| (0..256).map(move |i| if i % 3 == 0 { zero } else { sign * i as f32 });
+    let mut values = zeros.concat();
+    for zero in [0.0, -0.0] {
+        values.extend(among(zero, 0.25));
+        values.extend(among(zero, -0.25));
+    }
+    for encoding in encodings() {
+        if !encoding.needs_importance() {
+            check(encoding, &values, None);
+        }
+        check(encoding, &values, Some(&[1.0; 256]));
     }
 }

@@ -81,11 +81,10 @@ impl<S: Simd> Lanes<S> {
         Mask { simd: self.simd, lanes: self.simd.equal_f32s(self.lanes, other.lanes) }
     }
 
-    /// Whether every lane lies within ±`limit`; NaN does not.
+    /// Which lanes lie within ±`limit`; NaN does not.
     #[inline(always)]
-    pub fn all_within(self, limit: f32) -> bool {
-        let outside = self.abs().less_or_equal(self.same(limit)).select(self.same(0.0), self.same(1.0));
-        self.simd.reduce_max_f32s(outside.lanes) == 0.0
+    pub fn within(self, limit: f32) -> Mask<S> {
+        self.abs().less_or_equal(self.same(limit))
     }
 
     /// What `arithmetic::nearest` makes of each lane, cut to `low..=high`: whatever the lanes hold.
@@ -106,6 +105,21 @@ impl<S: Simd> Lanes<S> {
         let sum = simd.min_f32s(sum, simd.splat_f32s(MAGIC + high as f32));
         let sum = simd.max_f32s(sum, simd.splat_f32s(MAGIC + low as f32));
         Lanes { simd, lanes: sum } - self.same(MAGIC)
+    }
+
+    /// The same where no lane rounds to less than the least.
+    #[inline(always)]
+    pub fn nearest_tame_up_to(self, high: i32) -> Self {
+        let simd = self.simd;
+        let sum = simd.min_f32s((self + self.same(MAGIC)).lanes, simd.splat_f32s(MAGIC + high as f32));
+        Lanes { simd, lanes: sum } - self.same(MAGIC)
+    }
+
+    /// The largest integer that is not above, for lanes known to lie within ±2²².
+    #[inline(always)]
+    pub fn floor_tame(self) -> Self {
+        let near = self + self.same(MAGIC) - self.same(MAGIC);
+        self.less(near).select(near - self.same(1.0), near)
     }
 
     /// The nearest integer, at most `high`, and what is left of that in a u8.
@@ -142,6 +156,16 @@ impl<S: Simd> Lanes<S> {
     }
 }
 
+/// Integers within ±2²² as bytes: what `as i32 as u8` makes of them, which saturates and is done one by one.
+#[inline(always)]
+pub(super) fn to_bytes<const LEN: usize>(integers: &[f32; LEN]) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    for (byte, integer) in bytes.iter_mut().zip(integers) {
+        *byte = (integer + MAGIC).to_bits() as u8;
+    }
+    bytes
+}
+
 impl<S: Simd> Mask<S> {
     /// Lanes of `yes` where it holds, of `no` elsewhere.
     #[inline(always)]
@@ -153,6 +177,12 @@ impl<S: Simd> Mask<S> {
     #[inline(always)]
     pub fn select_bits(self, yes: S::u32s, no: S::u32s) -> S::u32s {
         self.simd.select_u32s(self.lanes, yes, no)
+    }
+
+    /// Whether it holds in every lane.
+    #[inline(always)]
+    pub fn all(self) -> bool {
+        self.simd.first_true_m32s(self.not().lanes) == S::F32_LANES
     }
 
     #[inline(always)]

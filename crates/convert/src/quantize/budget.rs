@@ -90,7 +90,17 @@ impl Losses {
         let failed = |what: String| Error::File { path: path.to_owned(), what };
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            // Named so that what a killed run leaves is cleared away with other such files.
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(".etalon-").suffix(".part");
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
+            }
+            let mut file = builder.tempfile_in(dir)?;
+            // Nobody is to take it for a dead process's.
+            let _ = file.as_file().try_lock();
             serde_json::to_writer(&mut file, self)?;
             file.persist(path)?;
             std::io::Result::Ok(())

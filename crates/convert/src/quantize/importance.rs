@@ -1,13 +1,13 @@
 //! Importance matrices: for each column of a matrix, the mean square of what a model puts into it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use codec::Encoding;
 use format::{Limits, Metadata, TensorInfo, TensorSource};
 use serde::Serialize;
 
-use super::choose::Described;
+use super::choose::{Described, layer};
 use super::error::Error;
 
 /// What to do about experts that no token ever reached.
@@ -129,8 +129,8 @@ impl Importance {
         self.entries.get(tensor).map(Vec::as_slice)
     }
 
-    /// Holds it against a model: an entry must be as long as its tensor's columns, for all its matrices. Returns what it is
-    /// about and the model does not have.
+    /// Holds it against a model: an entry must be as long as its tensor's columns, for all its matrices, and about a tensor
+    /// that is there if the model has other tensors of that block. Returns what it is about and the model does not have.
     ///
     /// # Errors
     /// A matrix of another model.
@@ -139,13 +139,6 @@ impl Importance {
         let by_name: HashMap<&str, &Described> = tensors.iter().map(|t| (t.original.as_str(), t)).collect();
         let unknown: Vec<String> =
             self.entries.keys().filter(|name| !by_name.contains_key(name.as_str())).cloned().collect();
-        if unknown.len() == self.entries.len() {
-            let what = format!(
-                "of another model: it is about {:?} and others, none of which this one has",
-                unknown[0]
-            );
-            return Err(wrong(&self.path, what));
-        }
         let mut ignored = None;
         for (name, values) in &self.entries {
             let Some(tensor) = by_name.get(name.as_str()) else { continue };
@@ -165,6 +158,26 @@ impl Importance {
             let what = format!(
                 "of another model: {name:?} has {found} weights, expected {expected} (rows of {} in {matrices} matrices)",
                 tensor.shape.row_len()
+            );
+            return Err(wrong(&self.path, what));
+        }
+        // Blocks may have been pruned, or left out as that for several tokens is.
+        let blocks: HashSet<u64> = tensors.iter().filter_map(|t| layer(&t.original)).collect();
+        let in_blocks =
+            unknown.iter().filter(|name| layer(name).is_some_and(|block| blocks.contains(&block)));
+        let in_blocks: Vec<&str> = in_blocks.map(String::as_str).collect();
+        let nowhere = unknown.iter().filter(|name| layer(name).is_none()).count();
+        let none_known = unknown.len() == self.entries.len();
+        if !in_blocks.is_empty() || 2 * nowhere > self.entries.len() || none_known {
+            let all: Vec<&str> = unknown.iter().map(String::as_str).collect();
+            let names = if in_blocks.is_empty() { all } else { in_blocks };
+            let what = format!(
+                "of another model: it is about {}, which this one does not have; give this model's, or leave them out \
+                 with --exclude-weights",
+                match names.as_slice() {
+                    [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
+                    names => names.concat(),
+                }
             );
             return Err(wrong(&self.path, what));
         }

@@ -4,6 +4,9 @@ use format::gguf::{Array, Draft, KeyValues, Value};
 
 use super::error::Error;
 
+/// An array that has not one element for each layer, though its four may look like it.
+const NOT_BY_LAYER: &str = ".rope.dimension_sections";
+
 /// Keys in order. Setting one moves it to the end.
 pub struct Keys<'a> {
     entries: Vec<(String, Entry<'a>)>,
@@ -94,9 +97,9 @@ impl<'a> Keys<'a> {
         let count_key = format!("{architecture}.block_count");
         let Some(layers) = self.number(&count_key) else { return };
         let own = format!("{architecture}.");
-        for (_, entry) in self.entries.iter_mut().filter(|(key, _)| key.starts_with(&own)) {
+        for (key, entry) in self.entries.iter_mut().filter(|(key, _)| key.starts_with(&own)) {
             let Entry::Stored(Value::Array(array)) = entry else { continue };
-            if array.len() != layers {
+            if array.len() != layers || key.ends_with(NOT_BY_LAYER) {
                 continue;
             }
             let kept = array.elements().enumerate().filter(|(i, _)| !pruned.contains(&(*i as u64)));

@@ -105,37 +105,74 @@ impl WithSimd for Plain<'_> {
     type Output = Loss;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Loss {
-        let (mut errors, mut squares, mut sums, mut most) =
-            ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        let mut add = |l: usize, x: f32, y: f32| {
-            let (x, y) = (f64::from(x), f64::from(y));
-            let error = x - y;
-            errors[l] += error * error;
-            squares[l] += x * x;
-            sums[l] += x;
-            let error = error.abs();
-            most[l] = if error > most[l] { error } else { most[l] };
-        };
+    fn with_simd<S: Simd>(self, simd: S) -> Loss {
+        let nothing = [simd.splat_f64s(0.0); LANES];
+        let mut sums = Sums { simd, errors: nothing, squares: nothing, values: nothing, max_errors: nothing };
         let (x, x_rest) = self.values.as_chunks::<LANES>();
         let (y, y_rest) = self.decoded.as_chunks::<LANES>();
         for (x, y) in x.iter().zip(y) {
-            for l in 0..LANES {
-                add(l, x[l], y[l]);
-            }
+            sums.add(x, y);
         }
-        for (l, (x, y)) in x_rest.iter().zip(y_rest).enumerate() {
-            add(l, *x, *y);
+        if !x_rest.is_empty() {
+            // Zeros add nothing.
+            let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+            x[..x_rest.len()].copy_from_slice(x_rest);
+            y[..y_rest.len()].copy_from_slice(y_rest);
+            sums.add(&x, &y);
         }
         Loss {
             count: self.values.len() as u64,
-            squared_error: reduce(&errors),
-            squares: reduce(&squares),
-            sum: reduce(&sums),
-            max_error: most.iter().fold(0.0, |most, &error| if error > most { error } else { most }),
+            squared_error: reduce(&lanes::<S>(&sums.errors)),
+            squares: reduce(&lanes::<S>(&sums.squares)),
+            sum: reduce(&lanes::<S>(&sums.values)),
+            max_error: lanes::<S>(&sums.max_errors).into_iter().fold(0.0, f64::max),
             ..Loss::default()
         }
     }
+}
+
+/// Of each as many registers as hold the lanes; the others are not touched. Left to itself the compiler puts a lane's
+/// different sums side by side into a register.
+struct Sums<S: Simd> {
+    simd: S,
+    errors: [S::f64s; LANES],
+    squares: [S::f64s; LANES],
+    values: [S::f64s; LANES],
+    max_errors: [S::f64s; LANES],
+}
+
+impl<S: Simd> Sums<S> {
+    #[inline(always)]
+    fn add(&mut self, x: &[f32; LANES], y: &[f32; LANES]) {
+        let simd = self.simd;
+        let (x, y) = (widen(x), widen(y));
+        for (r, (&x, &y)) in S::as_simd_f64s(&x).0.iter().zip(S::as_simd_f64s(&y).0).enumerate() {
+            let error = simd.sub_f64s(x, y);
+            self.errors[r] = simd.add_f64s(self.errors[r], simd.mul_f64s(error, error));
+            self.squares[r] = simd.add_f64s(self.squares[r], simd.mul_f64s(x, x));
+            self.values[r] = simd.add_f64s(self.values[r], x);
+            self.max_errors[r] = simd.max_f64s(self.max_errors[r], simd.abs_f64s(error));
+        }
+    }
+}
+
+#[inline(always)]
+fn widen(x: &[f32; LANES]) -> [f64; LANES] {
+    let mut wide = [0.0; LANES];
+    for (wide, x) in wide.iter_mut().zip(x) {
+        *wide = f64::from(*x);
+    }
+    wide
+}
+
+/// The lanes of the first registers.
+#[inline(always)]
+fn lanes<S: Simd>(registers: &[S::f64s; LANES]) -> [f64; LANES] {
+    let mut lanes = [0.0; LANES];
+    for (to, from) in S::as_mut_simd_f64s(&mut lanes).0.iter_mut().zip(registers) {
+        *to = *from;
+    }
+    lanes
 }
 
 struct Weighed<'a> {

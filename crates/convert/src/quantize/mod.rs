@@ -75,6 +75,14 @@ impl Source {
         Ok(Source::Hf(Box::new(checkpoint)))
     }
 
+    /// Refuses to write over what is read, by whatever name.
+    ///
+    /// # Errors
+    /// An output that is a file of this source, or a directory that holds one.
+    pub fn refuse_output(&self, output: &Path) -> Result<(), Error> {
+        Ok(refuse_own_input(self.tensors(), output)?)
+    }
+
     fn tensors(&self) -> &dyn TensorSource {
         match self {
             Source::Gguf(reader) => reader.as_ref(),
@@ -341,8 +349,8 @@ impl<'a> Job<'a> {
         self.facts
     }
 
-    /// Writes the file, or files: there whole or not at all. With `receipt` everything read and written is hashed; with
-    /// `receipt_key`, what is known beforehand is also written into the file.
+    /// Writes the file, or files: there whole or not at all. Everything read and written is hashed as `digest` says; with
+    /// a `key_digest`, what is known beforehand is also written into the file, with such hashes.
     ///
     /// # Errors
     /// A path that is taken, weights that are no numbers, or a system that refuses.
@@ -350,19 +358,20 @@ impl<'a> Job<'a> {
         mut self,
         path: &Path,
         existing: Existing,
-        receipt: bool,
-        receipt_key: bool,
+        digest: Option<Digest>,
+        key_digest: Option<Digest>,
         progress: Progress<'_>,
     ) -> Result<Receipt, Error> {
         let source = self.model.source.tensors();
         refuse_own_input(source, path)?;
-        let hashed_importance = match self.importance {
-            Some(importance) if receipt || receipt_key => Some(hashed(importance.path())?),
+        let hashed_importance = match (self.importance, digest.or(key_digest)) {
+            (Some(importance), Some(digest)) => Some(hashed(importance.path(), digest)?),
             _ => None,
         };
         let mut hashed_before = None;
-        if receipt_key {
-            let files = source.files().iter().map(|file| hashed(file)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(digest) = key_digest {
+            let files =
+                source.files().iter().map(|file| hashed(file, digest)).collect::<Result<Vec<_>, _>>()?;
             let known = Known {
                 tool: Tool::ETALON,
                 recipe: &self.plan.recipe,
@@ -388,11 +397,11 @@ impl<'a> Job<'a> {
         };
         let mut sink = |name: &str, bytes: &[u8]| writer.write(name, bytes);
         let input = self.model.input();
-        let files = if receipt && hashed_before.is_none() { source.files() } else { &[] };
-        let hashing = Hashing::start(files.to_vec(), Digest::Sha256);
+        let files = if hashed_before.is_none() { source.files() } else { &[] };
+        let hashing = digest.map(|digest| Hashing::start(files.to_vec(), digest));
         let tensors =
-            run::run(&self.plan, &self.originals, &input, self.importance, receipt, &mut sink, progress)?;
-        let hashed = hashing.finish()?;
+            run::run(&self.plan, &self.originals, &input, self.importance, digest, &mut sink, progress)?;
+        let hashed = hashing.map(Hashing::finish).transpose()?.unwrap_or_default();
         writer.finish()?;
         let mut notes = self.model.notes().to_vec();
         notes.extend(self.importance.iter().flat_map(|importance| {
@@ -444,8 +453,8 @@ struct Known<'a> {
     importance: &'a Option<Hashed>,
 }
 
-fn hashed(path: &Path) -> Result<Hashed, Error> {
-    Ok(Hashed::of(path, Digest::Sha256, &AtomicBool::new(false))?)
+fn hashed(path: &Path, digest: Digest) -> Result<Hashed, Error> {
+    Ok(Hashed::of(path, digest, &AtomicBool::new(false))?)
 }
 
 /// Without outermost dimensions of one, which ggml does not write.

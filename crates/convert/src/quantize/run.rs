@@ -8,7 +8,7 @@ use super::importance::Importance;
 use super::input::{Input, InputRows, row_bytes};
 use super::loss::{Figures, Loss};
 use super::plan::{Plan, Planned};
-use crate::digest::{Digest, Hashes};
+use crate::digest::{Digest, Hash, Hashes};
 use crate::pipeline::{Progress, Sink};
 
 /// Bytes made between two writes. Two such pieces are held at a time, whatever the size of the model.
@@ -27,9 +27,9 @@ pub struct Made {
     /// What it cost; nothing if it was copied.
     #[serde(flatten)]
     pub figures: Option<Figures>,
-    /// SHA-256 of its bytes, if asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    /// The hash of its bytes, if asked for.
+    #[serde(flatten)]
+    pub hash: Option<Hash>,
 }
 
 /// Makes every tensor and hands it on, in order.
@@ -41,15 +41,15 @@ pub fn run(
     originals: &[String],
     input: &Input<'_>,
     importance: Option<&Importance>,
-    hash: bool,
+    digest: Option<Digest>,
     sink: Sink<'_>,
     progress: Progress<'_>,
 ) -> Result<Vec<Made>, Error> {
-    let mut hashes = Hashes::new(Digest::Sha256);
+    let mut hashes = digest.map(Hashes::new);
     let mut output = Output {
-        sink: &mut |name, bytes| match hash {
-            true => rayon::join(|| sink(name, bytes), || hashes.update(name, bytes)).0,
-            false => sink(name, bytes),
+        sink: &mut |name, bytes| match &mut hashes {
+            Some(hashes) => rayon::join(|| sink(name, bytes), || hashes.update(name, bytes)).0,
+            None => sink(name, bytes),
         },
         progress,
         ready: None,
@@ -68,12 +68,12 @@ pub fn run(
     }
     output.flush()?;
     drop(output);
-    let mut hashes = hashes.finish().into_iter().peekable();
+    let mut hashes = hashes.map(Hashes::finish).unwrap_or_default().into_iter().peekable();
     let made = plan.tensors.iter().zip(losses).map(|(planned, loss)| Made {
         planned: planned.clone(),
         bits_per_weight: planned.bytes as f64 * 8.0 / planned.elements().max(1) as f64,
         figures: (planned.from != planned.to).then(|| loss.figures()),
-        sha256: hashes.next_if(|(name, _)| *name == planned.name).map(|(_, hash)| hash.hex),
+        hash: hashes.next_if(|(name, _)| *name == planned.name).map(|(_, hash)| hash),
     });
     Ok(made.collect())
 }

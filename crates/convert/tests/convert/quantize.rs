@@ -87,7 +87,7 @@ fn quantize(
 ) -> Result<Receipt, Error> {
     let model = Model::new(source)?;
     let job = Job::new(&model, request, importance)?;
-    job.write(path, Existing::Replace, true, false, &mut |_, _| {})
+    job.write(path, Existing::Replace, Some(convert::Digest::Sha256), None, &mut |_, _| {})
 }
 
 fn mock(preset: &str, path: &Path) {
@@ -132,7 +132,7 @@ fn files_are_those_of_llama_quantize() {
         match quantize(source, &request, importance, &out) {
             Ok(receipt) => {
                 assert_eq!(listing(&out), expected, "{line}");
-                let hash = receipt.tensors[0].sha256.clone().unwrap();
+                let hash = receipt.tensors[0].hash.clone().unwrap().hex;
                 let made = format::open(&out, &Limits::default()).unwrap();
                 assert_eq!(hash, hex(made.bytes(&made.tensors()[0])));
                 same += 1;
@@ -315,6 +315,53 @@ fn what_cannot_be_made_well_is_refused_by_name() {
     assert_eq!(left, ["broken.gguf", "m.gguf", "once.gguf", "other.gguf"]);
 }
 
+/// Blocks that are not there may have been pruned, but not a part of one that is; and one name that is known does not make a
+/// matrix this model's.
+#[test]
+fn importance_about_other_tensors_is_refused() {
+    let room = tempfile::tempdir().unwrap();
+    let [dense, experts, matrix] = ["m.gguf", "experts.gguf", "i.gguf"].map(|name| room.path().join(name));
+    mock("tiny-dense", &dense);
+    mock("tiny-moe", &experts);
+    let source = Source::open(&dense).unwrap();
+    let model = Model::new(&source).unwrap();
+    importance(format::open(&experts, &Limits::default()).unwrap().as_ref(), &matrix);
+    let mut of_experts = Importance::open(&matrix, ZeroCounts::Error).unwrap();
+    let error = model.check_importance(&mut of_experts).err().unwrap().to_string();
+    assert!(error.contains("of another model") && error.contains("blk.0.ffn_down_exps.weight"), "{error}");
+    of_experts.filter(&[], &["exps".to_owned(), "shexp".to_owned(), "gate_inp".to_owned()]);
+    assert_eq!(model.check_importance(&mut of_experts).unwrap(), Vec::<String>::new());
+
+    let bytes = std::fs::read(&matrix).unwrap();
+    for (named, refused) in [(b"lay.", true), (b"blk.", false)] {
+        // Blocks 7 to 9 are beyond the model's.
+        let bytes = replace(&replace(&bytes, b"blk.", named), b".3.a", b".8.a");
+        std::fs::write(&matrix, bytes).unwrap();
+        let mut renamed = Importance::open(&matrix, ZeroCounts::Error).unwrap();
+        renamed.filter(&[], &["exp".to_owned(), "gate_inp".to_owned()]);
+        assert!(renamed.get("output.weight").is_some());
+        match model.check_importance(&mut renamed) {
+            Err(error) => {
+                assert!(refused && error.to_string().contains("of another model"), "{error}");
+            }
+            Ok(unknown) => {
+                assert!(!refused && unknown.contains(&"blk.8.attn_v.weight".to_owned()), "{unknown:?}");
+            }
+        }
+    }
+}
+
+/// Every occurrence; both are equally long, so that offsets stay.
+fn replace(bytes: &[u8], from: &[u8; 4], to: &[u8; 4]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for at in 0..bytes.len().saturating_sub(4) {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + 4].copy_from_slice(to);
+        }
+    }
+    bytes
+}
+
 #[test]
 fn wishes_overrule_recipes_and_plans_repeat_them() {
     let room = tempfile::tempdir().unwrap();
@@ -339,6 +386,11 @@ fn wishes_overrule_recipes_and_plans_repeat_them() {
     assert_eq!(keys.get_str("general.name"), Ok("wished"));
     assert_eq!(keys.get_u64("qwen35.block_count"), Ok(3));
     assert_eq!(keys.get_array("qwen35.attention.recurrent_layers").unwrap().len(), 3);
+    assert_eq!(
+        keys.get_array("qwen35.rope.dimension_sections").unwrap().len(),
+        4,
+        "as many as there were layers"
+    );
 
     // A plan as JSON, and the file that it made, lead to the same bytes.
     let model = Model::new(&source).unwrap();
@@ -346,7 +398,7 @@ fn wishes_overrule_recipes_and_plans_repeat_them() {
     let job = Job::new(&model, &request("Q3_K_M"), None).unwrap();
     let json = room.path().join("plan.json");
     std::fs::write(&json, serde_json::to_string(job.plan()).unwrap()).unwrap();
-    job.write(&first, Existing::Refuse, false, false, &mut |_, _| {}).unwrap();
+    job.write(&first, Existing::Refuse, None, None, &mut |_, _| {}).unwrap();
     for plan in [&json, &first] {
         let (given, file_type) = read_plan(plan).unwrap();
         let mut like = Request { file_type, ..Request::of(Scheme::Copy) };
