@@ -3,3 +3,6 @@
 
 #[path = "../../crates/format/tests/format/exercise.rs"]
 pub mod exercise;
+
+#[path = "../../crates/codec/tests/corpus/exercise.rs"]
+pub mod codec_exercise;

@@ -86,8 +86,8 @@ impl<'a> Packed<'a> {
         let depth = self.depth();
         let mut lanes = Lanes::zeros(self.tokens.div_ceil(LANES) * LANES * depth);
         lanes.par_chunks_exact_mut((LANES * depth).max(1)).enumerate().for_each(|(group, lanes)| {
-            for t in 0..LANES.min(self.tokens - group * LANES) {
-                for (i, x) in self.token(group * LANES + t).chunks(LANES).enumerate() {
+            for (t, token) in (group * LANES..self.tokens.min((group + 1) * LANES)).enumerate() {
+                for (i, x) in self.token(token).chunks(LANES).enumerate() {
                     for (l, x) in x.iter().enumerate() {
                         lanes[l * depth + i][t] = *x;
                     }
@@ -127,7 +127,8 @@ pub(crate) fn linear_into<T: Kept>(
         }
         _ => {
             // Made here, where no thread waits for what another one makes.
-            (x.lanes(), x.sizes());
+            x.lanes();
+            x.sizes();
             y.axis_chunks_iter_mut(Axis(1), TASK_ROWS).into_par_iter().enumerate().for_each(|(task, out)| {
                 BUFFERS.with_borrow_mut(|buffers| {
                     let task = Task { rounding, first_row: task * TASK_ROWS, out, buffers };
