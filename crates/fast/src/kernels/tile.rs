@@ -160,7 +160,7 @@ pub(crate) fn numbers<L: Lanes, N: Number>(rows: [&[u8]; TOGETHER], x: &[Lane]) 
         let x = L::load(&x.0);
         for r in 0..TOGETHER {
             // As far ahead as these rows are long: the next ones, since rows follow each other. Half a line is no line.
-            if i * step % 64 == 0 {
+            if (i * step).is_multiple_of(64) {
                 super::prefetch(rows[r].as_ptr().wrapping_add(i * step + TOGETHER * rows[r].len()));
             }
             sums[r] = sums[r].add_product(N::load::<L>(&rows[r][i * step..(i + 1) * step]), x);
