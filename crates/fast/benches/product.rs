@@ -38,7 +38,11 @@ fn bytes(encoding: Encoding, draw: &mut Draw) -> Vec<u8> {
         // Any bytes are blocks, but these have scales with moderate exponents: neither infinite nor subnormal.
         return (0..len).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 13) as u8 & 0x3f | 0x20).collect();
     }
-    let values: Vec<f32> = (0..ROWS * COLS).map(|_| draw.next() * 0.01).collect();
+    // Zeros and ones where an encoding has no fractions.
+    let whole = encoding.block_len() == 1
+        && encoding.encode(&[0.25], None, &mut vec![0; encoding.block_bytes()]).is_err();
+    let value = |x: f32| if whole { f32::from(x > 0.0) } else { x * 0.01 };
+    let values: Vec<f32> = (0..ROWS * COLS).map(|_| value(draw.next())).collect();
     let importance: Vec<f32> = (0..COLS).map(|_| draw.next().abs()).collect();
     let (mut bytes, mut decoded) = (vec![0; len], vec![0.0; values.len()]);
     encoding.encode_fast(&values, Some(&importance), &mut bytes, &mut decoded).expect("whole rows");
