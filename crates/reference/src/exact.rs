@@ -1,7 +1,7 @@
 //! Inner products of f32s over the real numbers, rounded once.
 //!
 //! Whoever adds products in f64 knows by how much its sum may be off. If everything that near rounds to the same f32, that is the
-//! answer; else, about once in ten thousand sums, all bits of all products are added.
+//! answer; else, about once in a hundred thousand sums, all bits of all products are added.
 
 /// Bits of a limb.
 const LIMB: usize = 32;
