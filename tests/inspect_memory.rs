@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::etalon::command;
+use crate::etalon::{command, etalon};
 
 /// What the issue allows.
 const MOST: u64 = 100_000_000;
@@ -80,4 +80,30 @@ fn little_is_held_of_a_file_with_very_many_keys_or_tensors() {
     file(&path, 0, 100_000);
     check(&[&[], &["--tensors"], &["--tensors", "--json"], &["--tensors", "--sort", "name"]]);
     check(&[&["--stats"], &["--hash", "xxh64"], &["--lint"], html]);
+}
+
+/// 2²⁴ rows of two numbers, of which only one differs, where no sample would have it.
+#[test]
+fn very_many_rows_are_not_held_and_none_is_overlooked() {
+    const ROWS: u64 = 1 << 24;
+    const I8: u32 = 24;
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("rows.gguf");
+    let mut out = BufWriter::new(File::create(&path).unwrap());
+    out.write_all(b"GGUF\x03\0\0\0").unwrap();
+    out.write_all(&[1, 0].map(u64::to_le_bytes).concat()).unwrap();
+    string(&mut out, "t");
+    out.write_all(&2u32.to_le_bytes()).unwrap();
+    out.write_all(&[2, ROWS].map(u64::to_le_bytes).concat()).unwrap();
+    out.write_all(&[I8.to_le_bytes().as_slice(), &0u64.to_le_bytes()].concat()).unwrap();
+    out.write_all(&[0; 31]).unwrap();
+    let mut values = vec![[3i8, 4]; ROWS as usize];
+    values[12_345_677] = [-60, 80];
+    out.write_all(&values.as_flattened().iter().map(|x| x.cast_unsigned()).collect::<Vec<_>>()).unwrap();
+    out.flush().unwrap();
+    let held = peak(&path, &["--stats"]);
+    assert!(held < MOST, "{held} bytes");
+    let ran = etalon(["inspect", path.to_str().unwrap(), "--stats", "--json"]);
+    let norms = &ran.json()["tensors"][0]["row_norms"];
+    assert_eq!(*norms, serde_json::json!({ "min": 5.0, "median": 5.0, "max": 100.0 }));
 }

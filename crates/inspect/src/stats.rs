@@ -13,6 +13,8 @@ const SAMPLE: usize = 1 << 16;
 const SHORT: usize = 64;
 /// Runs in which the sample is taken; a multiple of every block.
 const SAMPLE_RUN: usize = 512;
+/// Rows whose norms are held for their median, evenly over the tensor, if it has more.
+const HELD_ROWS: usize = 1 << 18;
 /// Bins of a histogram.
 pub const BINS: usize = 24;
 
@@ -45,7 +47,7 @@ pub struct Stats {
     pub rms: Option<f64>,
     /// Fourth central moment over the squared variance: 3 for a normal distribution. Absent if they are all alike.
     pub kurtosis: Option<f64>,
-    /// Norms of rows; absent for a single row.
+    /// Norms of rows; absent for a single row. Of very many rows, the median is that of an even sample.
     pub row_norms: Option<Spread>,
     /// Counts between `min` and `max`, in equal steps.
     pub histogram: Vec<u64>,
@@ -86,26 +88,27 @@ pub fn stats(source: &dyn TensorSource, info: &TensorInfo, progress: &(dyn Fn(u6
     let bytes = source.bytes(info);
     let count = info.shape.elements().unwrap_or(0);
     let row_len = usize::try_from(info.shape.row_len()).unwrap_or(0).max(1);
-    let tensor = Tensor { info, bytes, count: count as usize, row_len };
+    // Rows that are longer than a piece are few.
+    let rows = if row_len <= PIECE { count as usize / row_len } else { 0 };
+    let tensor =
+        Tensor { info, bytes, count: count as usize, row_len, row_step: rows.div_ceil(HELD_ROWS).max(1) };
     let pieces = tensor.pieces();
     let read = |&(start, end): &(usize, usize)| {
         let found = tensor.piece(start, end);
         progress((tensor.byte(end) - tensor.byte(start)) as u64);
         found
     };
-    let found: Vec<(Moments, Vec<f64>)> = match pieces.len() {
+    let found: Vec<(Moments, Rows)> = match pieces.len() {
         1 => pieces.iter().map(read).collect(),
         _ => pieces.par_iter().map(read).collect(),
     };
     let mut moments = Moments::new();
-    let mut squares: Vec<f64> = vec![0.0; tensor.count / row_len];
-    for ((part, rows), (start, _)) in found.iter().zip(&pieces) {
+    let mut rows = Rows::new();
+    for ((part, of_piece), (start, _)) in found.iter().zip(&pieces) {
         moments.join(part);
-        for (sum, part) in squares[start / row_len..].iter_mut().zip(rows) {
-            *sum += part;
-        }
+        rows.join(of_piece, (start / row_len).div_ceil(tensor.row_step));
     }
-    tensor.describe(&moments, &squares)
+    tensor.describe(&moments, rows)
 }
 
 struct Tensor<'a> {
@@ -113,6 +116,39 @@ struct Tensor<'a> {
     bytes: &'a [u8],
     count: usize,
     row_len: usize,
+    /// Of so many rows, the first one's norm is held.
+    row_step: usize,
+}
+
+/// Sums of squares of rows.
+struct Rows {
+    /// Of the rows that are held.
+    held: Vec<f64>,
+    /// Least and most of all rows that a piece has whole.
+    ends: [f64; 2],
+}
+
+impl Rows {
+    fn new() -> Rows {
+        Rows { held: Vec::new(), ends: [f64::INFINITY, f64::NEG_INFINITY] }
+    }
+
+    /// Adds the rows of a piece, the first of which that it holds is the `from`-th held one: parts of the same row add up.
+    fn join(&mut self, piece: &Rows, from: usize) {
+        self.held.resize(self.held.len().max(from + piece.held.len()), 0.0);
+        self.held[from..].iter_mut().zip(&piece.held).for_each(|(sum, part)| *sum += part);
+        self.ends = [self.ends[0].min(piece.ends[0]), self.ends[1].max(piece.ends[1])];
+    }
+
+    fn norms(self) -> Option<Spread> {
+        let several = self.held.len() > 1;
+        let held = Spread::of(self.held).filter(|_| several)?;
+        Some(Spread {
+            min: held.min.min(self.ends[0]).sqrt(),
+            median: held.median.sqrt(),
+            max: held.max.max(self.ends[1]).sqrt(),
+        })
+    }
 }
 
 impl Tensor<'_> {
@@ -141,9 +177,9 @@ impl Tensor<'_> {
     }
 
     /// Moments of a piece, and the sum of squares of each row in it.
-    fn piece(&self, start: usize, end: usize) -> (Moments, Vec<f64>) {
+    fn piece(&self, start: usize, end: usize) -> (Moments, Rows) {
         let mut moments = Moments::new();
-        let mut squares = Vec::with_capacity((end - start).div_ceil(self.row_len));
+        let mut rows = Rows::new();
         let mut values = [0f32; RUN];
         // Rows that are no whole number of blocks do not occur; short ones are decoded many at a time.
         let together = if self.row_len < RUN { RUN / self.row_len * self.row_len } else { RUN };
@@ -156,23 +192,34 @@ impl Tensor<'_> {
             self.decode(at, values);
             if self.row_len < SHORT {
                 moments.take(values, at as u64);
-                squares.extend(values.chunks(self.row_len).map(sum_of_squares));
-                at += len;
+                for row in values.chunks(self.row_len) {
+                    self.add_row(&mut rows, at / self.row_len, sum_of_squares(row));
+                    at += row.len();
+                }
                 continue;
             }
             for row in values.chunks(self.row_len) {
                 row_sum += moments.take(row, at as u64);
                 at += row.len();
                 if at.is_multiple_of(self.row_len) || at == end {
-                    squares.push(row_sum);
+                    self.add_row(&mut rows, (at - 1) / self.row_len, row_sum);
                     row_sum = 0.0;
                 }
             }
         }
-        (moments, squares)
+        (moments, rows)
     }
 
-    fn describe(&self, moments: &Moments, squares: &[f64]) -> Stats {
+    fn add_row(&self, rows: &mut Rows, row: usize, squares: f64) {
+        if row.is_multiple_of(self.row_step) {
+            rows.held.push(squares);
+        }
+        if self.row_len <= PIECE {
+            rows.ends = [rows.ends[0].min(squares), rows.ends[1].max(squares)];
+        }
+    }
+
+    fn describe(&self, moments: &Moments, rows: Rows) -> Stats {
         let n = moments.finite as f64;
         let any = moments.finite > 0;
         let [s1, s2, s3, s4] = moments.sums.map(|sum| sum / n);
@@ -204,11 +251,7 @@ impl Tensor<'_> {
             std: any.then_some(variance.sqrt()),
             rms: any.then_some(s2.sqrt()),
             kurtosis: (any && spread).then(|| fourth / (variance * variance)),
-            row_norms: if squares.len() > 1 {
-                Spread::of(squares.iter().map(|s| s.sqrt()).collect())
-            } else {
-                None
-            },
+            row_norms: rows.norms(),
             histogram,
             sampled,
             blocks: blocks.map(Box::new),
