@@ -22,6 +22,8 @@ pub fn write_with<T>(
         return Err(exists());
     }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // What a killed run has left here goes first.
+    format::sweep(dir);
     let write = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".etalon-").suffix(".part");
@@ -51,6 +53,15 @@ pub fn write_with<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".etalon-left.part"), "half").unwrap();
+        write(&dir.path().join("page.html"), b"whole", false).unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["page.html"]);
+    }
 
     #[test]
     fn what_is_there_is_replaced_only_on_request() {
