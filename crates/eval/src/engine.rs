@@ -162,6 +162,9 @@ impl<'w> Loaded<'w> {
         progress: &dyn Progress,
     ) -> Result<Vec<f64>, Error> {
         progress.begin("reading the prompt", (state.position() + tokens.len()) as u64);
+        if let (Model::Fast(model), State::Fast(state)) = (&self.model, &mut *state) {
+            state.reserve(model.config(), tokens.len());
+        }
         let mut logits = Vec::new();
         for call in tokens.chunks(PREFILL) {
             logits = self.forward(call, state)?;

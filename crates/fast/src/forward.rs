@@ -1,6 +1,6 @@
 //! The forward pass, layer by layer. Letters of shapes are those of `docs/notation.md`.
 
-use model::{Config, Matrix, Weights};
+use model::{Config, FeedForward, Matrix, Weights};
 use ndarray::Array2;
 use trace::Tap;
 
@@ -52,9 +52,21 @@ pub struct Model<'w> {
     kernels: Kernels,
 }
 
-/// Tokens of a longer call that go through the layers together: what bounds the memory of activations. A call is cut
-/// into the fewest pieces of equal length, so that none of them is short.
-const TOGETHER: usize = 512;
+/// Numbers of a layer's widest activation, all tokens together: what bounds the memory of activations.
+const WIDEST: usize = 9 << 18;
+
+/// Tokens of a longer call that go through the layers together; fewer where they are wide, but not so few that opening
+/// the weights, once for all, would cost more than the memory is worth. A call is cut into the fewest pieces of equal
+/// length, so that none of them is short.
+fn together(config: &Config) -> usize {
+    let width = match config.feed_forward {
+        FeedForward::Dense { intermediate_size } => intermediate_size,
+        FeedForward::Moe { num_experts_per_tok, moe_intermediate_size, .. } => {
+            num_experts_per_tok.saturating_mul(moe_intermediate_size)
+        }
+    };
+    (WIDEST / width.max(1)).clamp(128, 512)
+}
 
 impl<'w> Model<'w> {
     /// A model over weights in canonical form.
@@ -100,7 +112,7 @@ impl<'w> Model<'w> {
         tap: &mut dyn Tap,
     ) -> Result<Vec<f32>, Error> {
         self.check(tokens)?;
-        let pieces = tokens.len().div_ceil(TOGETHER);
+        let pieces = tokens.len().div_ceil(together(self.config));
         let mut last = Vec::new();
         for piece in 0..pieces {
             let range = tokens.len() * piece / pieces..tokens.len() * (piece + 1) / pieces;

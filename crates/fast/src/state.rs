@@ -98,19 +98,30 @@ impl Cached {
         }
     }
 
+    /// Numbers that it has room for.
+    fn capacity(&self) -> usize {
+        match self {
+            Cached::F32(numbers) => numbers.capacity(),
+            Cached::F16(bytes) => bytes.capacity() / 2,
+        }
+    }
+
+    /// Makes room for exactly so many numbers more.
+    fn reserve(&mut self, more: usize) {
+        match self {
+            Cached::F32(numbers) => numbers.reserve_exact(more),
+            Cached::F16(bytes) => bytes.reserve_exact(2 * more),
+        }
+    }
+
     /// Grows by little more than what comes, not to double its size.
     fn extend(&mut self, rows: &[f32], more: usize) {
+        if self.capacity() - self.len() < rows.len() {
+            self.reserve(rows.len() + more);
+        }
         match self {
-            Cached::F32(numbers) => {
-                if numbers.capacity() - numbers.len() < rows.len() {
-                    numbers.reserve_exact(rows.len() + more);
-                }
-                numbers.extend_from_slice(rows);
-            }
+            Cached::F32(numbers) => numbers.extend_from_slice(rows),
             Cached::F16(bytes) => {
-                if bytes.capacity() - bytes.len() < 2 * rows.len() {
-                    bytes.reserve_exact(2 * (rows.len() + more));
-                }
                 bytes.extend(rows.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()));
             }
         }
@@ -162,6 +173,17 @@ impl State {
             LayerType::FullAttention => LayerState::Attention(AttentionState::new(kv)),
         };
         State { kv, position: 0, layers: config.layer_types.iter().map(layer).collect() }
+    }
+
+    /// Makes room for so many tokens more, which are known to come: caches that grow call by call leave as much again in
+    /// pieces that were outgrown. Room costs no memory before it is filled.
+    pub fn reserve(&mut self, config: &Config, tokens: usize) {
+        let stride = config.num_key_value_heads * config.head_dim;
+        for layer in &mut self.layers {
+            if let LayerState::Attention(s) = layer {
+                [&mut s.k, &mut s.v].map(|cache| cache.reserve(tokens.saturating_mul(stride)));
+            }
+        }
     }
 
     /// How its caches hold their numbers.
