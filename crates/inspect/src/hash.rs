@@ -1,11 +1,14 @@
 //! Hashes of tensors and of all of them together, as llama-gguf-hash writes and checks them.
 
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
 
 use format::{TensorInfo, TensorSource};
 use rayon::prelude::*;
+use serde::{Serialize, Serializer};
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh64::Xxh64;
 
 use crate::error::Error;
@@ -76,41 +79,75 @@ impl State {
         }
     }
 
-    fn finish(self) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    fn finish(self) -> Digest {
         match self {
-            State::Uuid(state) => uuid(&state.finalize().into()),
-            State::Xxh64(state) => format!("{:016x}", state.digest()),
-            State::Sha1(state) => hex(&state.finalize()),
-            State::Sha256(state) => hex(&state.finalize()),
+            State::Uuid(state) => Digest::Uuid(uuid(state.finalize().into())),
+            State::Xxh64(state) => Digest::Xxh64(state.digest().to_be_bytes()),
+            State::Sha1(state) => Digest::Sha1(state.finalize().into()),
+            State::Sha256(state) => Digest::Sha256(state.finalize().into()),
         }
     }
 }
 
 /// Version 5 of RFC 9562: the first 128 bits but for the six that say so.
-fn uuid(digest: &[u8; 20]) -> String {
-    let mut text = String::with_capacity(36);
-    for (i, &byte) in digest[..16].iter().enumerate() {
-        let byte = match i {
-            6 => byte & 0x0f | 0x50,
-            8 => byte & 0x3f | 0x80,
-            _ => byte,
-        };
-        text.push_str(if matches!(i, 4 | 6 | 8 | 10) { "-" } else { "" });
-        text.push_str(&format!("{byte:02x}"));
+fn uuid(digest: [u8; 20]) -> [u8; 16] {
+    let mut uuid: [u8; 16] = std::array::from_fn(|i| digest[i]);
+    uuid[6] = uuid[6] & 0x0f | 0x50;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+/// What came of hashing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Digest {
+    Uuid([u8; 16]),
+    Xxh64([u8; 8]),
+    Sha1([u8; 20]),
+    Sha256([u8; 32]),
+}
+
+impl Digest {
+    /// Which hash it is.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Digest::Uuid(_) => Algorithm::Uuid,
+            Digest::Xxh64(_) => Algorithm::Xxh64,
+            Digest::Sha1(_) => Algorithm::Sha1,
+            Digest::Sha256(_) => Algorithm::Sha256,
+        }
     }
-    text
+}
+
+/// In hexadecimal, a UUID in its five groups.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (bytes, groups): (&[u8], &[usize]) = match self {
+            Digest::Uuid(bytes) => (bytes, &[4, 6, 8, 10]),
+            Digest::Xxh64(bytes) => (bytes, &[]),
+            Digest::Sha1(bytes) => (bytes, &[]),
+            Digest::Sha256(bytes) => (bytes, &[]),
+        };
+        bytes.iter().enumerate().try_for_each(|(i, byte)| {
+            f.write_str(if groups.contains(&i) { "-" } else { "" })?;
+            write!(f, "{byte:02x}")
+        })
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// One hash of one tensor, or of all their bytes one after another.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Hashed {
-    /// Which hash.
-    pub algorithm: Algorithm,
-    /// In hexadecimal.
-    pub hash: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashed<'s> {
+    /// The hash.
+    pub hash: Digest,
     /// The tensor; `None` for all of them.
-    pub tensor: Option<String>,
+    pub tensor: Option<&'s str>,
 }
 
 /// Bytes hashed between two words about progress.
@@ -118,13 +155,15 @@ const PIECE: usize = 4 << 20;
 
 /// Hashes tensors on all threads and, if `whole`, the bytes of all there are, in file order, on one of them. `progress` hears of
 /// bytes that were hashed, from any thread.
-pub fn hash(
+///
+/// Each tensor's hashes stand together, in the order of `algorithms`; those of all tensors come last.
+pub fn hash<'s>(
     source: &dyn TensorSource,
-    tensors: &[&TensorInfo],
+    tensors: &[&'s TensorInfo],
     algorithms: &[Algorithm],
     whole: bool,
     progress: &(dyn Fn(u64) + Sync),
-) -> Vec<Hashed> {
+) -> Vec<Hashed<'s>> {
     let of = |algorithm: Algorithm, infos: &[TensorInfo]| {
         let mut state = algorithm.start();
         for info in infos {
@@ -135,19 +174,16 @@ pub fn hash(
         }
         state.finish()
     };
-    let of_tensors = || algorithms.iter().copied().filter(|algorithm| algorithm.is_of_tensors());
-    let jobs: Vec<(&TensorInfo, Algorithm)> =
-        tensors.iter().flat_map(|info| of_tensors().map(move |algorithm| (*info, algorithm))).collect();
-    let one = |&(info, algorithm): &(&TensorInfo, Algorithm)| Hashed {
-        algorithm,
-        hash: of(algorithm, std::slice::from_ref(info)),
-        tensor: Some(info.name.clone()),
+    let of_tensors: Vec<Algorithm> = algorithms.iter().copied().filter(|a| a.is_of_tensors()).collect();
+    let one = |job: usize| {
+        let (info, algorithm) = (tensors[job / of_tensors.len()], of_tensors[job % of_tensors.len()]);
+        Hashed { hash: of(algorithm, std::slice::from_ref(info)), tensor: Some(&info.name) }
     };
-    let all =
-        |&algorithm: &Algorithm| Hashed { algorithm, hash: of(algorithm, source.tensors()), tensor: None };
+    let all = |&algorithm: &Algorithm| Hashed { hash: of(algorithm, source.tensors()), tensor: None };
     let together = || if whole { algorithms.par_iter().map(all).collect() } else { Vec::new() };
+    let jobs = (0..tensors.len() * of_tensors.len()).into_par_iter();
     let (whole, mut each): (Vec<Hashed>, Vec<Hashed>) =
-        rayon::join(together, || jobs.par_iter().with_max_len(1).map(one).collect());
+        rayon::join(together, || jobs.with_max_len(1).map(one).collect());
     each.extend(whole);
     each
 }
@@ -162,13 +198,15 @@ pub fn work(tensors: &[&TensorInfo], algorithms: &[Algorithm], whole: bool) -> u
 /// A line of a manifest.
 pub fn line(hashed: &Hashed, model: &str) -> String {
     let colon = if hashed.tensor.is_some() { ":" } else { "" };
-    let tensor = hashed.tensor.as_deref().unwrap_or_default();
-    format!("{:<8}  {}  {model}{colon}{tensor}", hashed.algorithm.name(), hashed.hash)
+    let tensor = hashed.tensor.unwrap_or_default();
+    format!("{:<8}  {}  {model}{colon}{tensor}", hashed.hash.algorithm().name(), hashed.hash)
 }
 
 /// A list of hashes.
 pub struct Manifest {
     entries: Vec<Entry>,
+    /// Which entry is the first of its name, as it is written and without directories.
+    first: HashMap<(Algorithm, String), usize>,
 }
 
 struct Entry {
@@ -229,7 +267,13 @@ impl Manifest {
         if entries.is_empty() {
             return Err(fail("no line with xxh64, sha1, sha256 or uuid".to_owned()));
         }
-        Ok(Manifest { entries })
+        let mut first = HashMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            for name in [entry.name.as_str(), file_name(&entry.name)] {
+                first.entry((entry.algorithm, name.to_owned())).or_insert(at);
+            }
+        }
+        Ok(Manifest { entries, first })
     }
 
     /// The strongest hash that it has.
@@ -244,25 +288,22 @@ impl Manifest {
 
     /// Compares by tensor and by the file's name; directories may differ.
     pub fn verdict(&self, hashed: &Hashed, model: &str) -> Verdict {
-        let own = match &hashed.tensor {
+        let own = match hashed.tensor {
             Some(tensor) => format!("{model}:{tensor}"),
             None => model.to_owned(),
         };
-        let mine = |entry: &&Entry| entry.algorithm == hashed.algorithm;
-        let exact = self.entries.iter().filter(mine).find(|entry| entry.name == own);
-        let elsewhere =
-            || self.entries.iter().filter(mine).find(|entry| file_name(&entry.name) == file_name(&own));
-        match exact.or_else(elsewhere) {
+        let algorithm = hashed.hash.algorithm();
+        let named = |name: &str| self.first.get(&(algorithm, name.to_owned()));
+        match named(&own).or_else(|| named(file_name(&own))).and_then(|&at| self.entries.get(at)) {
             None => Verdict::NotFound,
-            Some(entry) if entry.hash == hashed.hash => Verdict::Ok,
+            Some(entry) if entry.hash == hashed.hash.to_string() => Verdict::Ok,
             Some(_) => Verdict::Mismatch,
         }
     }
 
     /// Tensors of this file that the manifest names and `hashed` has not.
     pub fn missing<'a>(&'a self, hashed: &[Hashed], algorithm: Algorithm, model: &str) -> Vec<&'a str> {
-        let known: std::collections::HashSet<&str> =
-            hashed.iter().filter_map(|h| h.tensor.as_deref()).collect();
+        let known: HashSet<&str> = hashed.iter().filter_map(|h| h.tensor).collect();
         let prefix = format!("{}:", file_name(model));
         let named = self.entries.iter().filter(|entry| entry.algorithm == algorithm);
         named
@@ -283,8 +324,8 @@ fn file_name(name: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn hashed(algorithm: Algorithm, hash: &str, tensor: Option<&str>) -> Hashed {
-        Hashed { algorithm, hash: hash.to_owned(), tensor: tensor.map(str::to_owned) }
+    fn hashed(hash: u64, tensor: Option<&str>) -> Hashed<'_> {
+        Hashed { hash: Digest::Xxh64(hash.to_be_bytes()), tensor }
     }
 
     fn manifest(text: &str) -> Result<Manifest, Error> {
@@ -309,11 +350,11 @@ mod tests {
                 "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
             ),
         ] {
-            assert_eq!(algorithm.start().finish(), empty);
+            assert_eq!(algorithm.start().finish().to_string(), empty);
             let mut state = algorithm.start();
             state.update(b"a");
             state.update(b"bc");
-            assert_eq!(state.finish(), abc);
+            assert_eq!(state.finish().to_string(), abc);
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
         }
     }
@@ -323,24 +364,24 @@ mod tests {
     fn a_uuid_is_that_of_its_namespace() {
         let mut state = Algorithm::Uuid.start();
         state.update(b"abc");
-        assert_eq!(state.finish(), "9f2200fc-45e8-5a39-9535-c3ea5c0e0cef");
+        assert_eq!(state.finish().to_string(), "9f2200fc-45e8-5a39-9535-c3ea5c0e0cef");
     }
 
     #[test]
     fn manifests_are_compared_by_file_and_tensor() {
-        let text = "xxh64     44bc2cf5ad770999  dir/m.gguf:a b\nsha1  00  m.gguf\nuuid  x  m.gguf\nxxh64 11  m.gguf:c\n";
+        let text = "xxh64     44bc2cf5ad770999  dir/m.gguf:a b\nsha1  0000000000000000000000000000000000000000  m.gguf\nuuid  x  m.gguf\nxxh64 11  m.gguf:c\n";
         let manifest = manifest(text).unwrap();
-        let verdict =
-            |hash: &str, tensor, model| manifest.verdict(&hashed(Algorithm::Xxh64, hash, tensor), model);
+        let verdict = |hash, tensor, model| manifest.verdict(&hashed(hash, tensor), model);
         for model in ["dir/m.gguf", "m.gguf", "other/m.gguf"] {
-            assert_eq!(verdict("44bc2cf5ad770999", Some("a b"), model), Verdict::Ok);
+            assert_eq!(verdict(0x44bc_2cf5_ad77_0999, Some("a b"), model), Verdict::Ok);
         }
-        assert_eq!(verdict("44", Some("a b"), "m.gguf"), Verdict::Mismatch);
-        assert_eq!(verdict("44", Some("a b"), "n.gguf"), Verdict::NotFound);
-        assert_eq!(verdict("44", None, "m.gguf"), Verdict::NotFound);
-        assert_eq!(manifest.verdict(&hashed(Algorithm::Sha1, "00", None), "x/m.gguf"), Verdict::Ok);
+        assert_eq!(verdict(0x44, Some("a b"), "m.gguf"), Verdict::Mismatch);
+        assert_eq!(verdict(0x44, Some("a b"), "n.gguf"), Verdict::NotFound);
+        assert_eq!(verdict(0x44, None, "m.gguf"), Verdict::NotFound);
+        let sha1 = Hashed { hash: Digest::Sha1([0; 20]), tensor: None };
+        assert_eq!(manifest.verdict(&sha1, "x/m.gguf"), Verdict::Ok);
         assert_eq!(manifest.strongest(), Some(Algorithm::Sha1));
-        let have = [hashed(Algorithm::Xxh64, "44", Some("a b"))];
+        let have = [hashed(0x44, Some("a b"))];
         assert_eq!(manifest.missing(&have, Algorithm::Xxh64, "m.gguf"), ["c"]);
         assert!(manifest.has_whole("m.gguf") && !manifest.has_whole("n.gguf"));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use format::Metadata;
+use format::gguf::KeyValues;
 use model::{Config, LayerType};
 use serde_json::Value;
 
@@ -120,17 +121,20 @@ pub struct TokenizerSummary {
 impl Overview {
     /// Reads keys, descriptions and small tensors; nothing large.
     pub fn of(subject: &Subject) -> Overview {
-        let rows = TensorRow::all(subject);
         let source = subject.source();
-        let (parameters, tensor_bytes) = rows.iter().fold((0u64, 0u64), |(parameters, bytes), row| {
-            (parameters.saturating_add(row.elements), bytes.saturating_add(row.bytes))
-        });
+        let mut all = Sums::default();
+        let mut classes: BTreeMap<Class, Sums> = BTreeMap::new();
+        let (mut mtp_tensors, mut vision_tensors) = (0, 0);
+        for row in TensorRow::all(subject) {
+            let is = |status, class| usize::from(row.status == Some(status) || row.class == class);
+            mtp_tensors += is(Status::Mtp, Class::Mtp);
+            vision_tensors += is(Status::Vision, Class::Vision);
+            all.add(&row);
+            classes.entry(row.class).or_default().add(&row);
+        }
         let file_bytes =
             source.files().iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
         let keys = subject.keys();
-        let count = |status, class| {
-            rows.iter().filter(|row| row.status == Some(status) || row.class == class).count()
-        };
         let config = subject.qwen().and_then(|qwen| qwen.config.as_ref().ok());
         Overview {
             path: subject.path().to_owned(),
@@ -138,12 +142,12 @@ impl Overview {
             format: if keys.is_some() { "gguf" } else { "safetensors" },
             kind: subject.kind(),
             architecture: subject.architecture(),
-            name: keys.and_then(|keys| keys.get_str("general.name").ok()).map(str::to_owned),
-            tensors: rows.len(),
-            parameters,
+            name: keys.and_then(|keys| brief_of(keys, "general.name")),
+            tensors: all.tensors,
+            parameters: all.parameters,
             file_bytes,
-            tensor_bytes,
-            bits_per_weight: (parameters > 0).then(|| tensor_bytes as f64 * 8.0 / parameters as f64),
+            tensor_bytes: all.bytes,
+            bits_per_weight: (all.parameters > 0).then(|| all.bytes as f64 * 8.0 / all.parameters as f64),
             keys: match source.metadata() {
                 Metadata::Gguf(keys) => keys.len(),
                 Metadata::Safetensors(entries) => entries.len(),
@@ -155,12 +159,12 @@ impl Overview {
             }),
             config: config.cloned(),
             layers: config.map(letters),
-            classes: classes(&rows, tensor_bytes),
-            encodings: encodings(&rows, tensor_bytes),
+            classes: classes.into_iter().map(|(class, sums)| sums.of_class(class, all.bytes)).collect(),
+            encodings: all.encodings(all.bytes),
             tokenizer: tokenizer(subject),
             chat_template: chat_template(subject),
-            mtp_tensors: count(Status::Mtp, Class::Mtp),
-            vision_tensors: count(Status::Vision, Class::Vision),
+            mtp_tensors,
+            vision_tensors,
             findings: lint(subject),
         }
     }
@@ -179,42 +183,52 @@ fn share(bytes: u64, all: u64) -> f64 {
     if all == 0 { 0.0 } else { bytes as f64 / all as f64 }
 }
 
-fn classes(rows: &[TensorRow], all: u64) -> Vec<ClassShare> {
-    let of = |class: Class| {
-        let mine: Vec<&TensorRow> = rows.iter().filter(|row| row.class == class).collect();
-        let bytes = mine.iter().map(|row| row.bytes).sum();
-        (!mine.is_empty()).then(|| ClassShare {
-            class,
-            tensors: mine.len(),
-            parameters: mine.iter().map(|row| row.elements).sum(),
-            bytes,
-            share: share(bytes, all),
-            encodings: encodings(mine, all).into_iter().map(|e| (e.encoding, e.tensors)).collect(),
-        })
-    };
-    Class::ALL.into_iter().filter_map(of).collect()
+/// What some tensors come to.
+#[derive(Default)]
+struct Sums {
+    tensors: usize,
+    parameters: u64,
+    bytes: u64,
+    /// Tensors and bytes by encoding.
+    encodings: BTreeMap<&'static str, (usize, u64)>,
 }
 
-fn encodings<'r>(rows: impl IntoIterator<Item = &'r TensorRow>, all: u64) -> Vec<EncodingShare> {
-    let mut found: BTreeMap<&'static str, (usize, u64)> = BTreeMap::new();
-    for row in rows {
-        let entry = found.entry(row.encoding).or_default();
-        *entry = (entry.0 + 1, entry.1 + row.bytes);
+impl Sums {
+    fn add(&mut self, row: &TensorRow) {
+        self.tensors += 1;
+        self.parameters = self.parameters.saturating_add(row.elements);
+        self.bytes = self.bytes.saturating_add(row.bytes);
+        let entry = self.encodings.entry(row.encoding).or_default();
+        *entry = (entry.0 + 1, entry.1.saturating_add(row.bytes));
     }
-    let mut shares: Vec<EncodingShare> = found
-        .into_iter()
-        .map(|(encoding, (tensors, bytes))| EncodingShare {
+
+    fn of_class(&self, class: Class, all: u64) -> ClassShare {
+        ClassShare {
+            class,
+            tensors: self.tensors,
+            parameters: self.parameters,
+            bytes: self.bytes,
+            share: share(self.bytes, all),
+            encodings: self.encodings(all).into_iter().map(|e| (e.encoding, e.tensors)).collect(),
+        }
+    }
+
+    fn encodings(&self, all: u64) -> Vec<EncodingShare> {
+        let share = |(&encoding, &(tensors, bytes)): (&&'static str, &(usize, u64))| EncodingShare {
             encoding,
             tensors,
             bytes,
             share: share(bytes, all),
-        })
-        .collect();
-    shares.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.encoding));
-    shares
+        };
+        let mut shares: Vec<EncodingShare> = self.encodings.iter().map(share).collect();
+        shares.sort_by_key(|share| (std::cmp::Reverse(share.bytes), share.encoding));
+        shares
+    }
 }
 
 fn tokenizer(subject: &Subject) -> Option<TokenizerSummary> {
+    /// There are a dozen kinds; a file can name any number.
+    const SPECIAL_IDS: usize = 64;
     const SPECIAL: [&str; 2] = ["tokenizer.ggml.", "_token_id"];
     let Some(keys) = subject.keys() else {
         let names = ["tokenizer.json", "vocab.json"];
@@ -226,7 +240,7 @@ fn tokenizer(subject: &Subject) -> Option<TokenizerSummary> {
         let (model, special) = (file.to_owned(), special.collect());
         return Some(TokenizerSummary { model, pre: None, tokens: None, merges: None, special });
     };
-    let model = keys.get_str("tokenizer.ggml.model").ok()?.to_owned();
+    let model = brief_of(keys, "tokenizer.ggml.model")?;
     let len = |key: &str| keys.get_array(key).ok().map(|array| array.len());
     let special = keys.iter().filter_map(|(key, value)| {
         let name = key.strip_prefix(SPECIAL[0])?.strip_suffix(SPECIAL[1])?;
@@ -234,11 +248,16 @@ fn tokenizer(subject: &Subject) -> Option<TokenizerSummary> {
     });
     Some(TokenizerSummary {
         model,
-        pre: keys.get_str("tokenizer.ggml.pre").ok().map(str::to_owned),
+        pre: brief_of(keys, "tokenizer.ggml.pre"),
         tokens: len("tokenizer.ggml.tokens"),
         merges: len("tokenizer.ggml.merges"),
-        special: special.collect(),
+        special: special.take(SPECIAL_IDS).collect(),
     })
+}
+
+/// A text under a key; a very long one is cut short.
+fn brief_of(keys: &KeyValues, key: &str) -> Option<String> {
+    keys.get_str(key).ok().map(|text| format::brief(text).into_owned())
 }
 
 fn chat_template(subject: &Subject) -> Option<usize> {

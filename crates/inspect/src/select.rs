@@ -1,5 +1,7 @@
 //! Which tensors are looked at, and in which order.
 
+use std::cmp::Ordering;
+
 use globset::{GlobBuilder, GlobMatcher};
 use regex::Regex;
 
@@ -105,37 +107,73 @@ impl Selection {
             )
     }
 
-    /// Those of the rows that are admitted, in order.
-    pub fn apply(&self, mut rows: Vec<TensorRow>) -> Vec<TensorRow> {
-        rows.retain(|row| self.admits(row));
-        match self.order {
-            None => {}
-            Some(Key::Name) => rows.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name))),
-            Some(Key::Encoding) => rows.sort_by_key(|row| row.encoding),
-            // What is in no layer comes last.
-            Some(Key::Layer) => rows.sort_by_key(|row| row.layer.unwrap_or(usize::MAX)),
-            Some(Key::Elements) => rows.sort_by_key(|row| row.elements),
-            Some(Key::Bytes) => rows.sort_by_key(|row| row.bytes),
-            Some(Key::Offset) => rows.sort_by_key(|row| (row.file, row.offset)),
-        }
+    /// Where those of the rows that are admitted stand among them, in order. No row is kept.
+    pub fn places(&self, rows: impl Iterator<Item = TensorRow>) -> Vec<usize> {
+        let admitted = rows.enumerate().filter(|(_, row)| self.admits(row));
+        let mut ranked: Vec<(Rank, usize)> =
+            admitted.map(|(place, row)| (Rank::of(row, self.order), place)).collect();
+        ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut places: Vec<usize> = ranked.into_iter().map(|(_, place)| place).collect();
         if self.reverse {
-            rows.reverse();
+            places.reverse();
         }
-        rows
+        places
+    }
+}
+
+/// What a tensor's place in an order depends on.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Alike,
+    Name(Natural),
+    Encoding(&'static str),
+    Number(u64),
+    Place(usize, u64),
+}
+
+impl Rank {
+    fn of(row: TensorRow, order: Option<Key>) -> Rank {
+        match order {
+            None => Rank::Alike,
+            Some(Key::Name) => Rank::Name(Natural(row.name)),
+            Some(Key::Encoding) => Rank::Encoding(row.encoding),
+            // What is in no layer comes last.
+            Some(Key::Layer) => Rank::Number(row.layer.map_or(u64::MAX, |layer| layer as u64)),
+            Some(Key::Elements) => Rank::Number(row.elements),
+            Some(Key::Bytes) => Rank::Number(row.bytes),
+            Some(Key::Offset) => Rank::Place(row.file, row.offset),
+        }
     }
 }
 
 /// A name as texts and numbers by turns, so that `blk.10` comes after `blk.9`.
-fn natural(name: &str) -> Vec<(&str, u64)> {
-    let mut parts = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let digits = rest[text..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |n| text + n);
-        parts.push((&rest[..text], rest[text..digits].parse().unwrap_or(u64::MAX)));
-        rest = &rest[digits..];
+#[derive(PartialEq, Eq)]
+struct Natural(String);
+
+impl Natural {
+    fn parts(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut rest = self.0.as_str();
+        std::iter::from_fn(move || {
+            let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+            let digits = rest[text..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |n| text + n);
+            let part = (&rest[..text], rest[text..digits].parse().unwrap_or(u64::MAX));
+            let any = !rest.is_empty();
+            rest = &rest[digits..];
+            any.then_some(part)
+        })
     }
-    parts
+}
+
+impl Ord for Natural {
+    fn cmp(&self, other: &Natural) -> Ordering {
+        self.parts().cmp(other.parts()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Natural {
+    fn partial_cmp(&self, other: &Natural) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +206,8 @@ mod tests {
             row("blk.9.ffn_up.weight", "Q4_K", 5),
             row("blk.9.attn_norm.weight", "F32", 1),
         ];
-        selection.apply(rows).into_iter().map(|row| row.name).collect()
+        let places = selection.places(rows.iter().cloned());
+        places.into_iter().map(|place| rows[place].name.clone()).collect()
     }
 
     #[test]

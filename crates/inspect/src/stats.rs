@@ -50,7 +50,7 @@ pub struct Stats {
     /// Norms of rows; absent for a single row. Of very many rows, the median is that of an even sample.
     pub row_norms: Option<Spread>,
     /// Counts between `min` and `max`, in equal steps.
-    pub histogram: Vec<u64>,
+    pub histogram: Vec<u32>,
     /// Values that histogram and blocks were taken from.
     pub sampled: u64,
     /// Scales and codes, of block encodings.
@@ -258,8 +258,8 @@ impl Tensor<'_> {
         }
     }
 
-    fn sample(&self, moments: &Moments) -> (Vec<u64>, u64, Option<BlockStats>) {
-        let mut histogram = vec![0u64; BINS];
+    fn sample(&self, moments: &Moments) -> (Vec<u32>, u64, Option<BlockStats>) {
+        let mut histogram = vec![0u32; BINS];
         let encoding = self.info.encoding;
         let mut anatomy = (encoding.block_len() > 1).then(Blocks::default);
         let mut sampled = 0;

@@ -56,42 +56,46 @@ pub struct TensorRow {
 }
 
 impl TensorRow {
-    /// One row a tensor, in the order of the files.
-    pub fn all(subject: &Subject) -> Vec<TensorRow> {
-        let mut rows: Vec<TensorRow> = subject
-            .source()
-            .tensors()
-            .iter()
-            .map(|info| TensorRow {
-                name: info.name.clone(),
-                encoding: info.encoding.name(),
-                shape: info.shape.dims().to_vec(),
-                ne: info.shape.to_ne().as_slice().to_vec(),
-                elements: info.shape.elements().unwrap_or(0),
-                bytes: info.size,
-                offset: info.offset,
-                file: info.file,
-                layer: layer_of_name(&info.name),
-                class: Class::of_name(&info.name),
-                status: None,
-                roles: Vec::new(),
-                steps: String::new(),
-                there: Vec::new(),
-            })
-            .collect();
+    /// The tensor that stands at this place in the order of the files.
+    ///
+    /// A row takes more memory than what it is made of: of very many, make each when it is wanted.
+    ///
+    /// # Panics
+    /// If there are not so many tensors.
+    pub fn of(subject: &Subject, place: usize) -> TensorRow {
+        let info = &subject.source().tensors()[place];
+        let mut row = TensorRow {
+            name: info.name.clone(),
+            encoding: info.encoding.name(),
+            shape: info.shape.dims().to_vec(),
+            ne: info.shape.to_ne().as_slice().to_vec(),
+            elements: info.shape.elements().unwrap_or(0),
+            bytes: info.size,
+            offset: info.offset,
+            file: info.file,
+            layer: layer_of_name(&info.name),
+            class: Class::of_name(&info.name),
+            status: None,
+            roles: Vec::new(),
+            steps: String::new(),
+            there: Vec::new(),
+        };
         if let Some((config, layout)) = subject.layout() {
-            for (row, used) in rows.iter_mut().zip(&layout.uses) {
-                match used {
-                    Use::Vision => (row.status, row.class) = (Some(Status::Vision), Class::Vision),
-                    Use::TiedHead => row.status = Some(Status::TiedHead),
-                    Use::Scale => row.status = Some(Status::Scale),
-                    Use::Slots(slots) => {
-                        slots.iter().for_each(|&slot| row.fill(&layout.slots[slot], layout.dialect, config));
-                    }
+            match &layout.uses[place] {
+                Use::Vision => (row.status, row.class) = (Some(Status::Vision), Class::Vision),
+                Use::TiedHead => row.status = Some(Status::TiedHead),
+                Use::Scale => row.status = Some(Status::Scale),
+                Use::Slots(slots) => {
+                    slots.iter().for_each(|&slot| row.fill(&layout.slots[slot], layout.dialect, config));
                 }
             }
         }
-        rows
+        row
+    }
+
+    /// One row a tensor, in the order of the files.
+    pub fn all(subject: &Subject) -> impl Iterator<Item = TensorRow> {
+        (0..subject.source().tensors().len()).map(|place| TensorRow::of(subject, place))
     }
 
     fn fill(&mut self, slot: &Slot, dialect: Dialect, config: &Config) {

@@ -1,15 +1,16 @@
 //! Hashes of tensors, as llama-gguf-hash prints and checks them.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eval::Progress;
-use inspect::Subject;
-use inspect::hash::{Algorithm, Hashed, Manifest, Verdict};
-use serde::Serialize;
+use format::TensorInfo;
+use inspect::hash::{Algorithm, Digest, Hashed, Manifest, Verdict};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
-use super::{Args, Each, infos, rows};
+use super::{Args, Each, Selected, Sequence};
 use crate::commands::Outcome;
 use crate::render::{Bar, Style};
 
@@ -17,27 +18,63 @@ pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
     Algorithm::from_name(name).ok_or_else(|| "expected xxh64, sha1, sha256 or uuid".to_owned())
 }
 
-#[derive(Serialize)]
 struct Checked {
-    path: PathBuf,
+    selected: Selected,
     /// Absent unless there was a manifest.
-    #[serde(skip_serializing_if = "Option::is_none")]
     passed: Option<bool>,
     hashes: Vec<Line>,
     /// Tensors that the manifest has and the file has not.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<String>,
 }
 
-#[derive(Serialize)]
 struct Line {
-    #[serde(flatten)]
-    hashed: Hashed,
+    hash: Digest,
+    /// Which of the selected tensors; `None` for all there are.
+    tensor: Option<usize>,
+    verdict: Option<Verdict>,
+}
+
+/// A line in the report.
+#[derive(Serialize)]
+struct Described<'a> {
+    algorithm: Algorithm,
+    hash: Digest,
+    tensor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<Verdict>,
 }
 
-pub(super) fn run(subjects: &[Subject], args: &Args) -> anyhow::Result<Outcome> {
+impl Checked {
+    fn hashed(&self, line: &Line) -> Hashed<'_> {
+        Hashed { hash: line.hash, tensor: line.tensor.map(|at| self.selected.info(at).name.as_str()) }
+    }
+
+    fn described(&self) -> impl Iterator<Item = Described<'_>> {
+        self.hashes.iter().map(|line| {
+            let Hashed { hash, tensor } = self.hashed(line);
+            Described { algorithm: hash.algorithm(), hash, tensor, verdict: line.verdict }
+        })
+    }
+}
+
+impl Serialize for Checked {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut checked = serializer.serialize_struct("Checked", 4)?;
+        checked.serialize_field("path", self.selected.subject.path())?;
+        match self.passed {
+            Some(passed) => checked.serialize_field("passed", &passed)?,
+            None => checked.skip_field("passed")?,
+        }
+        checked.serialize_field("hashes", &Sequence(|| self.described()))?;
+        match self.missing.as_slice() {
+            [] => checked.skip_field("missing")?,
+            missing => checked.serialize_field("missing", missing)?,
+        }
+        checked.end()
+    }
+}
+
+pub(super) fn run(args: &Args, selected: Vec<Selected>) -> anyhow::Result<Outcome> {
     let manifest = args.check.as_deref().map(Manifest::read).transpose()?;
     let mut algorithms = args.hash.clone();
     algorithms.sort();
@@ -45,9 +82,10 @@ pub(super) fn run(subjects: &[Subject], args: &Args) -> anyhow::Result<Outcome> 
     if algorithms.is_empty() {
         algorithms.extend(manifest.as_ref().and_then(Manifest::strongest));
     }
-    let checked: Vec<Checked> = subjects
-        .iter()
-        .map(|subject| check(subject, args, &algorithms, manifest.as_ref()))
+    let whole = args.selection()?.is_all();
+    let checked: Vec<Checked> = selected
+        .into_iter()
+        .map(|selected| check(selected, whole, &algorithms, manifest.as_ref()))
         .collect::<anyhow::Result<_>>()?;
     let failed = checked.iter().any(|checked| checked.passed == Some(false));
     Ok(Outcome::streamed(Each(checked), failed, |each: &Each<Checked>, style, out| {
@@ -56,16 +94,14 @@ pub(super) fn run(subjects: &[Subject], args: &Args) -> anyhow::Result<Outcome> 
 }
 
 fn check(
-    subject: &Subject,
-    args: &Args,
+    selected: Selected,
+    whole: bool,
     algorithms: &[Algorithm],
     manifest: Option<&Manifest>,
 ) -> anyhow::Result<Checked> {
-    let selection = args.selection()?;
-    let model = subject.path().display().to_string();
-    let source = subject.source();
-    let tensors = infos(subject, &rows(subject, &selection));
-    let whole = selection.is_all();
+    let model = selected.subject.path().display().to_string();
+    let source = selected.subject.source();
+    let tensors: Vec<&TensorInfo> = selected.infos().collect();
     anyhow::ensure!(
         whole || algorithms.iter().all(|algorithm| algorithm.is_of_tensors()),
         "a uuid names all tensors together: ask for it without --name, --regex, --layer and --encoding"
@@ -83,27 +119,30 @@ fn check(
             .collect(),
         _ => Vec::new(),
     };
-    let lines: Vec<Line> = hashes
-        .into_iter()
-        .map(|hashed| Line { verdict: manifest.map(|manifest| manifest.verdict(&hashed, &model)), hashed })
-        .collect();
-    let passed = manifest.map(|_| missing.is_empty() && judge(&lines));
-    Ok(Checked { path: subject.path().to_owned(), passed, hashes: lines, missing })
+    let of_each = algorithms.iter().filter(|algorithm| algorithm.is_of_tensors()).count();
+    let line = |(i, hashed): (usize, Hashed)| Line {
+        hash: hashed.hash,
+        tensor: hashed.tensor.map(|_| i / of_each),
+        verdict: manifest.map(|manifest| manifest.verdict(&hashed, &model)),
+    };
+    let hashes: Vec<Line> = hashes.into_iter().enumerate().map(line).collect();
+    let passed = manifest.map(|_| missing.is_empty() && judge(&hashes));
+    Ok(Checked { selected, passed, hashes, missing })
 }
 
 /// Something was compared, all of it is the same, and no tensor escaped: each is in the manifest or in its hash of all.
 fn judge(lines: &[Line]) -> bool {
     let any = |verdict| lines.iter().any(|line| line.verdict == Some(verdict));
-    let whole = lines.iter().any(|line| line.hashed.tensor.is_none() && line.verdict == Some(Verdict::Ok));
-    let each =
-        lines.iter().all(|line| line.hashed.tensor.is_none() || line.verdict != Some(Verdict::NotFound));
+    let whole = lines.iter().any(|line| line.tensor.is_none() && line.verdict == Some(Verdict::Ok));
+    let each = lines.iter().all(|line| line.tensor.is_none() || line.verdict != Some(Verdict::NotFound));
     any(Verdict::Ok) && !any(Verdict::Mismatch) && (whole || each)
 }
 
 fn write(checked: &Checked, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let model = checked.path.display().to_string();
+    let path = checked.selected.subject.path();
+    let model = path.display().to_string();
     for line in &checked.hashes {
-        let text = inspect::hash::line(&line.hashed, &model);
+        let text = inspect::hash::line(&checked.hashed(line), &model);
         match line.verdict {
             None => writeln!(out, "{text}")?,
             Some(Verdict::Ok) => writeln!(out, "{text}  -  {}", Verdict::Ok.name())?,
@@ -119,7 +158,7 @@ fn write(checked: &Checked, style: &Style, out: &mut dyn Write) -> io::Result<()
         writeln!(
             out,
             "{label}  {}: {} of {} hashes agree, {} differ, {} not in the manifest",
-            file_name(&checked.path),
+            file_name(path),
             counted(Verdict::Ok),
             checked.hashes.len(),
             counted(Verdict::Mismatch),

@@ -11,7 +11,7 @@ use inspect::Subject;
 use serde::ser::{Error, SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 
-use super::Each;
+use super::{Each, Sequence};
 use crate::commands::Outcome;
 use crate::listing::{Form, entries};
 use crate::render::{Column, Style};
@@ -80,15 +80,10 @@ impl Keys {
 
 impl Serialize for Keys {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct List<'a>(&'a Keys);
-        impl Serialize for List<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq(self.0.iter().map(|(key, value)| Described { key, value }))
-            }
-        }
         let mut report = serializer.serialize_struct("Keys", 2)?;
         report.serialize_field("path", self.subject.path())?;
-        report.serialize_field("keys", &List(self))?;
+        let described = || self.iter().map(|(key, value)| Described { key, value });
+        report.serialize_field("keys", &Sequence(described))?;
         report.end()
     }
 }

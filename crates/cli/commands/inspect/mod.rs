@@ -151,28 +151,37 @@ impl<T> Each<T> {
     }
 }
 
+/// A list that is made while it is written.
+struct Sequence<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Sequence<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0())
+    }
+}
+
 impl Args {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let limits = Limits::default();
         let subjects: Vec<Subject> =
             self.paths.iter().map(|path| Subject::open(path, &limits)).collect::<Result<_, _>>()?;
         if self.html.is_some() {
-            return self.page(&subjects);
+            return self.page(subjects);
         }
         if self.tensors {
-            return self.list(&subjects);
+            return Ok(tensors::run(self.selected(subjects)?, self.form()));
         }
         if let Some(pattern) = &self.kv {
             return kv::run(subjects, pattern, self.full, self.form());
         }
         if let Some(name) = &self.tensor {
-            return values::run(one(&subjects)?, name, &self);
+            return values::run(&one(subjects)?, name, &self);
         }
         if self.stats {
-            return stats::run(&subjects, &self.selection()?, self.form());
+            return stats::run(self.selected(subjects)?, self.form());
         }
         if !self.hash.is_empty() || self.check.is_some() {
-            return hash::run(&subjects, &self);
+            return hash::run(&self, self.selected(subjects)?);
         }
         if self.lint {
             return Ok(findings::run(&subjects, self.form()));
@@ -180,13 +189,14 @@ impl Args {
         Ok(overview::run(&subjects, self.form()))
     }
 
-    fn list(&self, subjects: &[Subject]) -> anyhow::Result<Outcome> {
-        Ok(tensors::run(subjects, &self.selection()?, self.form()))
+    fn selected(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Selected>> {
+        let selection = self.selection()?;
+        Ok(subjects.into_iter().map(|subject| Selected::new(subject, &selection)).collect())
     }
 
-    fn page(&self, subjects: &[Subject]) -> anyhow::Result<Outcome> {
+    fn page(&self, subjects: Vec<Subject>) -> anyhow::Result<Outcome> {
         let path = self.html.as_ref().context("no page was asked for")?;
-        page::run(one(subjects)?, &self.selection()?, self.stats, path, self.force)
+        page::run(&Selected::new(one(subjects)?, &self.selection()?), self.stats, path, self.force)
     }
 
     fn form(&self) -> Form {
@@ -227,21 +237,38 @@ impl Args {
     }
 }
 
-fn one(subjects: &[Subject]) -> anyhow::Result<&Subject> {
-    match subjects {
-        [subject] => Ok(subject),
-        _ => anyhow::bail!("expected one PATH with this option, found {}", subjects.len()),
+fn one(subjects: Vec<Subject>) -> anyhow::Result<Subject> {
+    let [subject] = <[Subject; 1]>::try_from(subjects).map_err(|subjects| {
+        anyhow::anyhow!("expected one PATH with this option, found {}", subjects.len())
+    })?;
+    Ok(subject)
+}
+
+/// The selected tensors of a checkpoint. They may be very many: what is made out about each is so when it is shown.
+struct Selected {
+    subject: Subject,
+    /// Where each stands among the source's tensors.
+    places: Vec<usize>,
+}
+
+impl Selected {
+    fn new(subject: Subject, selection: &Selection) -> Selected {
+        let places = selection.places(TensorRow::all(&subject));
+        Selected { subject, places }
     }
-}
 
-/// The selected tensors of a checkpoint.
-fn rows(subject: &Subject, selection: &Selection) -> Vec<TensorRow> {
-    selection.apply(TensorRow::all(subject))
-}
+    fn rows(&self) -> impl Iterator<Item = TensorRow> {
+        self.places.iter().map(|&place| TensorRow::of(&self.subject, place))
+    }
 
-/// The same as the source describes them: what is needed to read them, without what is made out about them.
-fn infos<'s>(subject: &'s Subject, rows: &[TensorRow]) -> Vec<&'s TensorInfo> {
-    rows.iter().filter_map(|row| subject.source().tensor(&row.name)).collect()
+    /// The `at`-th of them as the source describes it.
+    fn info(&self, at: usize) -> &TensorInfo {
+        &self.subject.source().tensors()[self.places[at]]
+    }
+
+    fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
+        (0..self.places.len()).map(|at| self.info(at))
+    }
 }
 
 fn write_lines(lines: &[String], out: &mut dyn Write) -> io::Result<()> {

@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use format::TensorInfo;
 use inspect::stats::Stats;
-use inspect::{Finding, Overview, Selection, Severity, Subject, TensorRow};
+use inspect::{Finding, Overview, Severity, TensorRow};
 use serde::Serialize;
 
-use super::stats::{TensorStats, measure, number};
+use super::stats::{measure, number};
 use super::tensors::purpose;
-use super::{infos, kv, overview, picture, rows, shape};
+use super::{Selected, kv, overview, picture, shape};
 use crate::commands::Outcome;
 use crate::page::{Cell, Html, Page};
 use crate::render::{Column, bytes, count};
@@ -20,22 +21,17 @@ struct Written {
     bytes: u64,
 }
 
-pub(super) fn run(
-    subject: &Subject,
-    selection: &Selection,
-    stats: bool,
-    path: &Path,
-    force: bool,
-) -> anyhow::Result<Outcome> {
-    let written = crate::file::write_with(path, force, |out| write(subject, selection, stats, out))?;
+pub(super) fn run(selected: &Selected, stats: bool, path: &Path, force: bool) -> anyhow::Result<Outcome> {
+    let written = crate::file::write_with(path, force, |out| write(selected, stats, out))?;
     let written = Written { path: path.to_owned(), bytes: written };
     Ok(Outcome::fine(written, |written, _| format!("{}: {}\n", written.path.display(), bytes(written.bytes))))
 }
 
 /// Writes the page and returns its bytes.
-fn write(subject: &Subject, selection: &Selection, stats: bool, out: &mut dyn Write) -> anyhow::Result<u64> {
+fn write(selected: &Selected, stats: bool, out: &mut dyn Write) -> anyhow::Result<u64> {
+    let subject = &selected.subject;
     let overview = Overview::of(subject);
-    let rows = rows(subject, selection);
+    let rows: Vec<TensorRow> = selected.rows().collect();
     let mut page = Page::to(out, &title(&overview));
     page.lead(&subject.path().display().to_string());
     page.facts(overview::facts(&overview));
@@ -51,7 +47,7 @@ fn write(subject: &Subject, selection: &Selection, stats: bool, out: &mut dyn Wr
         parts(&mut page, &overview);
         if stats {
             page.heading("Values");
-            values(&mut page, measure(subject, &infos(subject, &rows)));
+            values(&mut page, measure(selected));
         }
         page.heading("Tensors");
         tensors(&mut page, &rows);
@@ -161,7 +157,7 @@ fn tensors(page: &mut Page, rows: &[TensorRow]) {
     );
 }
 
-fn values(page: &mut Page, measured: impl Iterator<Item = TensorStats>) {
+fn values<'s>(page: &mut Page, measured: impl Iterator<Item = (&'s TensorInfo, Stats)>) {
     let columns = [
         Column::Left("name"),
         Column::Left("encoding"),
@@ -179,13 +175,13 @@ fn values(page: &mut Page, measured: impl Iterator<Item = TensorStats>) {
     let cell = |value: Option<f64>| Cell::number(value.unwrap_or(f64::NEG_INFINITY), &number(value));
     page.table(
         &columns,
-        measured.map(|TensorStats { name, encoding, stats, .. }| {
+        measured.map(|(info, stats)| {
             let ratio =
                 stats.row_norms.as_ref().filter(|rows| rows.median > 0.0).map(|rows| rows.max / rows.median);
             let saturated = stats.blocks.as_ref().and_then(|blocks| blocks.saturated);
             vec![
-                Cell::text(&name),
-                Cell::text(encoding),
+                Cell::text(&info.name),
+                Cell::text(info.encoding.name()),
                 Cell::html(histogram(&stats), stats.std.unwrap_or(0.0)),
                 cell(stats.min.map(f64::from)),
                 cell(stats.max.map(f64::from)),
@@ -208,10 +204,10 @@ fn values(page: &mut Page, measured: impl Iterator<Item = TensorStats>) {
 fn histogram(stats: &Stats) -> Html {
     const HEIGHT: f64 = 22.0;
     const BAR: f64 = 5.0;
-    let most = stats.histogram.iter().copied().max().unwrap_or(0).max(1) as f64;
+    let most = f64::from(stats.histogram.iter().copied().max().unwrap_or(0).max(1));
     let mut path = String::new();
     for (i, &n) in stats.histogram.iter().enumerate() {
-        let height = (n as f64 / most).sqrt() * HEIGHT;
+        let height = (f64::from(n) / most).sqrt() * HEIGHT;
         if n > 0 {
             path += &format!("M{:.0} {HEIGHT}v-{height:.1}h{:.0}v{height:.1}z", i as f64 * BAR, BAR - 1.0);
         }

@@ -1,50 +1,72 @@
 //! Statistics of tensors.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eval::Progress;
 use format::TensorInfo;
 use inspect::stats::Stats;
-use inspect::{Selection, Subject};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
-use super::{Each, infos, rows, shape};
+use super::{Each, Selected, Sequence, shape};
 use crate::commands::Outcome;
 use crate::listing::{Form, entries};
 use crate::render::{Bar, Column, Style};
 
-#[derive(Serialize)]
 struct Measured {
-    path: PathBuf,
-    tensors: Vec<TensorStats>,
+    selected: Selected,
+    /// Of each of the selected.
+    stats: Vec<Stats>,
 }
 
 /// A tensor and what its values are like.
 #[derive(Serialize)]
-pub(super) struct TensorStats {
-    pub(super) name: String,
-    pub(super) encoding: &'static str,
-    pub(super) shape: Vec<u64>,
+struct TensorStats<'a> {
+    name: &'a str,
+    encoding: &'static str,
+    shape: &'a [u64],
     #[serde(flatten)]
-    pub(super) stats: Stats,
+    stats: &'a Stats,
 }
 
-pub(super) fn run(subjects: &[Subject], selection: &Selection, form: Form) -> anyhow::Result<Outcome> {
-    let measured: Vec<Measured> = subjects
-        .iter()
-        .map(|subject| {
-            let tensors = infos(subject, &rows(subject, selection));
-            let mut measured = Vec::with_capacity(tensors.len());
-            measured.extend(measure(subject, &tensors));
-            Measured { path: subject.path().to_owned(), tensors: measured }
+impl Measured {
+    fn new(selected: Selected) -> Measured {
+        let mut stats = Vec::with_capacity(selected.places.len());
+        stats.extend(measure(&selected).map(|(_, stats)| stats));
+        Measured { selected, stats }
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = TensorStats<'_>> {
+        self.selected.infos().zip(&self.stats).map(|(info, stats)| TensorStats {
+            name: &info.name,
+            encoding: info.encoding.name(),
+            shape: info.shape.dims(),
+            stats,
         })
-        .collect();
-    anyhow::ensure!(measured.iter().any(|m| !m.tensors.is_empty()), "no tensor is selected");
-    Ok(Outcome::streamed(Each(measured), false, move |each: &Each<Measured>, style, out| {
-        each.write(|measured| &measured.path, style, out, |measured, out| write(measured, form, style, out))
+    }
+}
+
+impl Serialize for Measured {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut measured = serializer.serialize_struct("Measured", 2)?;
+        measured.serialize_field("path", self.selected.subject.path())?;
+        measured.serialize_field("tensors", &Sequence(|| self.tensors()))?;
+        measured.end()
+    }
+}
+
+pub(super) fn run(selected: Vec<Selected>, form: Form) -> anyhow::Result<Outcome> {
+    anyhow::ensure!(selected.iter().any(|selected| !selected.places.is_empty()), "no tensor is selected");
+    let measured = Each(selected.into_iter().map(Measured::new).collect());
+    Ok(Outcome::streamed(measured, false, move |each: &Each<Measured>, style, out| {
+        each.write(
+            |measured| measured.selected.subject.path(),
+            style,
+            out,
+            |measured, out| write(measured, form, style, out),
+        )
     }))
 }
 
@@ -52,30 +74,28 @@ pub(super) fn run(subjects: &[Subject], selection: &Selection, form: Form) -> an
 const AT_ONCE: usize = 4096;
 
 /// Reads every byte of these tensors, on all threads.
-pub(super) fn measure(subject: &Subject, tensors: &[&TensorInfo]) -> impl Iterator<Item = TensorStats> {
+pub(super) fn measure(selected: &Selected) -> impl Iterator<Item = (&TensorInfo, Stats)> {
     let bar = Bar::new();
-    bar.begin("reading tensors", tensors.iter().map(|info| info.size).sum());
+    bar.begin("reading tensors", selected.infos().map(|info| info.size).sum());
     let done = AtomicU64::new(0);
-    let source = subject.source();
-    tensors.chunks(AT_ONCE).flat_map(move |some| {
+    let source = selected.subject.source();
+    selected.places.chunks(AT_ONCE).flat_map(move |places| {
         let progress = |bytes| bar.reached(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
-        let measured = some.par_iter().map(|info| TensorStats {
-            name: info.name.clone(),
-            encoding: info.encoding.name(),
-            shape: info.shape.dims().to_vec(),
-            stats: inspect::stats::stats(source, info, &progress),
-        });
-        measured.collect::<Vec<_>>()
+        let of = |&place: &usize| {
+            let info = &source.tensors()[place];
+            (info, inspect::stats::stats(source, info, &progress))
+        };
+        places.par_iter().map(of).collect::<Vec<_>>()
     })
 }
 
 /// Counts as a line of eight heights.
-pub(super) fn spark(histogram: &[u64]) -> String {
+pub(super) fn spark(histogram: &[u32]) -> String {
     const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = histogram.iter().copied().max().unwrap_or(0).max(1);
-    let height = |&n: &u64| match n {
+    let height = |&n: &u32| match n {
         0 => ' ',
-        n => HEIGHTS[((n as f64 / most as f64 * 8.0).ceil() as usize).clamp(1, 8) - 1],
+        n => HEIGHTS[((f64::from(n) / f64::from(most) * 8.0).ceil() as usize).clamp(1, 8) - 1],
     };
     histogram.iter().map(height).collect()
 }
@@ -110,7 +130,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn write(measured: &Measured, form: Form, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let row = |TensorStats { name, encoding, shape: dims, stats }: &'_ TensorStats| {
+    let row = |TensorStats { name, encoding, shape: dims, stats }| {
         let wide = |value: Option<f32>| number(value.map(f64::from));
         let spread = |spread: &inspect::stats::Spread| {
             let [min, median, max] = [spread.min, spread.median, spread.max].map(|value| number(Some(value)));
@@ -119,8 +139,8 @@ fn write(measured: &Measured, form: Form, style: &Style, out: &mut dyn Write) ->
         let blocks = stats.blocks.as_ref();
         let scales = blocks.and_then(|blocks| blocks.scale.as_ref().or(blocks.factor.as_ref()));
         entries![
-            name.clone(),
-            *encoding,
+            name,
+            encoding,
             shape(dims),
             wide(stats.min),
             wide(stats.max),
@@ -139,7 +159,7 @@ fn write(measured: &Measured, form: Form, style: &Style, out: &mut dyn Write) ->
             spark(&stats.histogram)
         ]
     };
-    form.write(COLUMNS, || measured.tensors.iter().map(row), style, out)
+    form.write(COLUMNS, || measured.tensors().map(row), style, out)
 }
 
 #[cfg(test)]

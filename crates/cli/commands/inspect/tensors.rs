@@ -1,32 +1,38 @@
 //! The list of tensors.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
-use inspect::{Selection, Status, Subject, TensorRow};
-use serde::Serialize;
+use inspect::{Status, TensorRow};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
-use super::{Each, rows, shape};
+use super::{Each, Selected, Sequence, shape};
 use crate::commands::Outcome;
 use crate::listing::{Form, entries};
 use crate::render::{Column, Style};
 
-#[derive(Serialize)]
-struct Listed {
-    path: PathBuf,
-    files: Vec<PathBuf>,
-    tensors: Vec<TensorRow>,
+struct Listed(Selected);
+
+impl Serialize for Listed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Listed(selected) = self;
+        let mut listed = serializer.serialize_struct("Listed", 3)?;
+        listed.serialize_field("path", selected.subject.path())?;
+        listed.serialize_field("files", selected.subject.source().files())?;
+        listed.serialize_field("tensors", &Sequence(|| selected.rows()))?;
+        listed.end()
+    }
 }
 
-pub(super) fn run(subjects: &[Subject], selection: &Selection, form: Form) -> Outcome {
-    let list = |subject: &Subject| Listed {
-        path: subject.path().to_owned(),
-        files: subject.source().files().to_vec(),
-        tensors: rows(subject, selection),
-    };
-    let listed: Vec<Listed> = subjects.iter().map(list).collect();
-    Outcome::streamed(Each(listed), false, move |each: &Each<Listed>, style, out| {
-        each.write(|listed| &listed.path, style, out, |listed, out| write(listed, form, style, out))
+pub(super) fn run(selected: Vec<Selected>, form: Form) -> Outcome {
+    let listed = Each(selected.into_iter().map(Listed).collect());
+    Outcome::streamed(listed, false, move |each: &Each<Listed>, style, out| {
+        each.write(
+            |listed| listed.0.subject.path(),
+            style,
+            out,
+            |Listed(selected), out| write(selected, form, style, out),
+        )
     })
 }
 
@@ -46,9 +52,10 @@ pub(super) fn purpose(row: &TensorRow) -> String {
     }
 }
 
-fn write(listed: &Listed, form: Form, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let mapped = listed.tensors.iter().any(|row| row.status.is_some());
-    let split = listed.files.len() > 1;
+fn write(selected: &Selected, form: Form, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let mapped = selected.rows().any(|row| row.status.is_some());
+    let files = selected.subject.source().files();
+    let split = files.len() > 1;
     let mut columns = vec![
         Column::Left("name"),
         Column::Left("encoding"),
@@ -67,7 +74,7 @@ fn write(listed: &Listed, form: Form, style: &Style, out: &mut dyn Write) -> io:
             Column::Left("in the other format"),
         ]);
     }
-    let entries = |row: &'_ TensorRow| {
+    let entries = |row: TensorRow| {
         let ne = row.ne.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
         let mut entries = entries![
             row.name.clone(),
@@ -78,13 +85,13 @@ fn write(listed: &Listed, form: Form, style: &Style, out: &mut dyn Write) -> io:
             row.offset
         ];
         if split {
-            let file = listed.files.get(row.file).and_then(|file| file.file_name());
+            let file = files.get(row.file).and_then(|file| file.file_name());
             entries.extend(entries![file.map_or(String::new(), |name| name.to_string_lossy().into_owned())]);
         }
         if mapped {
-            entries.extend(entries![purpose(row), row.steps.clone(), row.there.join(" | ")]);
+            entries.extend(entries![purpose(&row), row.steps, row.there.join(" | ")]);
         }
         entries
     };
-    form.write(&columns, || listed.tensors.iter().map(entries), style, out)
+    form.write(&columns, || selected.rows().map(entries), style, out)
 }
