@@ -5,6 +5,7 @@
 //! before it is used, and what is refused says where it stands, what was expected and what was found.
 #![deny(unsafe_code)]
 
+mod brief;
 mod buffer;
 mod contents;
 mod error;
@@ -19,6 +20,7 @@ mod shape;
 mod source;
 mod temporary;
 
+pub use brief::brief;
 pub use error::Error;
 pub use limits::Limits;
 pub use open::open;

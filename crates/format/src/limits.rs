@@ -12,6 +12,10 @@ pub struct Limits {
     pub index_bytes: u64,
     /// Files of one sharded or split checkpoint.
     pub files: u64,
+    /// Keys of a GGUF checkpoint, those of all its parts together. Each takes some 20 bytes of memory to look up.
+    pub keys: u64,
+    /// Tensors of a GGUF checkpoint, those of all its parts together.
+    pub tensors: u64,
     /// Bytes of a GGUF key; the format's own bound is 65,535.
     pub key_bytes: u64,
     /// How deep GGUF arrays may nest; 1 admits arrays of scalars and strings only.
@@ -26,6 +30,8 @@ impl Default for Limits {
             header_bytes: 100_000_000,
             index_bytes: 100_000_000,
             files: 10_000,
+            keys: 2_000_000,
+            tensors: 100_000,
             key_bytes: 65_535,
             array_depth: 4,
             alignment: 1 << 20,

@@ -7,20 +7,11 @@ use hashbrown::hash_table::Entry;
 
 /// Positions in a list that somebody else holds, found by name.
 ///
-/// Keeps eight bytes an entry; the hash is keyed at random, so that a hostile file cannot choose its collisions.
+/// Keeps four bytes an entry; the hash is keyed at random, so that a hostile file cannot choose its collisions.
 #[derive(Default)]
 pub(crate) struct NameIndex {
-    positions: HashTable<usize>,
+    positions: HashTable<u32>,
     hash: RandomState,
-}
-
-/// Room that is made at once for names that a file declares and has bytes for; beyond, it is made as they are found.
-const RESERVED: u64 = 1 << 20;
-
-/// How many of the declared entries to make room for before the first is read. Growing step by step leaves as much
-/// again in pieces that were outgrown.
-pub(crate) fn room(declared: u64) -> usize {
-    declared.min(RESERVED) as usize
 }
 
 impl NameIndex {
@@ -36,10 +27,13 @@ impl NameIndex {
         position: usize,
         name_at: impl Fn(usize) -> &'n [u8],
     ) -> Result<(), usize> {
+        let Ok(position) = u32::try_from(position) else {
+            unreachable!("a list in memory has fewer names than 32 bits count")
+        };
         let hash = self.hash.hash_one(name);
-        let same = |&i: &usize| name_at(i) == name;
-        match self.positions.entry(hash, same, |&i| self.hash.hash_one(name_at(i))) {
-            Entry::Occupied(earlier) => Err(*earlier.get()),
+        let same = |&i: &u32| name_at(i as usize) == name;
+        match self.positions.entry(hash, same, |&i| self.hash.hash_one(name_at(i as usize))) {
+            Entry::Occupied(earlier) => Err(*earlier.get() as usize),
             Entry::Vacant(free) => {
                 free.insert(position);
                 Ok(())
@@ -49,7 +43,8 @@ impl NameIndex {
 
     /// The position that was added under `name`.
     pub(crate) fn find<'n>(&self, name: &[u8], name_at: impl Fn(usize) -> &'n [u8]) -> Option<usize> {
-        self.positions.find(self.hash.hash_one(name), |&i| name_at(i) == name).copied()
+        let same = |&i: &u32| name_at(i as usize) == name;
+        self.positions.find(self.hash.hash_one(name), same).map(|&i| i as usize)
     }
 }
 

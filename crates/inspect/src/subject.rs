@@ -155,10 +155,12 @@ impl Subject {
         }
     }
 
-    /// What it calls its architecture.
+    /// What it calls its architecture; a very long name is cut short.
     pub fn architecture(&self) -> Option<String> {
         match self.keys() {
-            Some(keys) => keys.get_str("general.architecture").ok().map(str::to_owned),
+            Some(keys) => {
+                keys.get_str("general.architecture").ok().map(|name| format::brief(name).into_owned())
+            }
             None => {
                 let json = self.json.as_ref()?;
                 let named = json["architectures"][0].as_str().or_else(|| json["model_type"].as_str());

@@ -87,6 +87,9 @@ pub struct Config {
 /// No size in a configuration may reach this: it keeps every product of three sizes inside 64 bits.
 const SIZE_LIMIT: usize = 1 << 20;
 
+/// Eight times the layers of the deepest models there are.
+const MOST_LAYERS: usize = 1024;
+
 impl Config {
     /// Channels of the convolution: `2·Hk·K + Hv·V`.
     pub fn qkv_dim(&self) -> usize {
@@ -113,6 +116,18 @@ impl Config {
         (1..=layers)
             .map(|l| if l % interval == 0 { LayerType::FullAttention } else { LayerType::LinearAttention })
             .collect()
+    }
+
+    /// Refuses more layers than any model has, before something is made for each. Both readers begin here.
+    pub(crate) fn check_layers(field: &str, layers: usize) -> Result<(), ConfigError> {
+        if layers > MOST_LAYERS {
+            return Err(ConfigError::Value {
+                field: field.into(),
+                expected: format!("at most {MOST_LAYERS}"),
+                found: layers.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// Refuses a configuration that contradicts itself. Both readers end here.

@@ -35,6 +35,8 @@ impl Config {
         let num_hidden_layers = blocks.checked_sub(mtp).ok_or_else(|| {
             ConfigError::contradiction(format!("{mtp} nextn_predict_layers among {blocks} blocks"))
         })?;
+        Config::check_layers("block_count", num_hidden_layers)?;
+        Config::check_layers("nextn_predict_layers", mtp)?;
         let head_dim = keys.size("attention.key_length")?;
         let value_length = keys.size("attention.value_length")?;
         if head_dim != value_length {
@@ -103,12 +105,15 @@ impl Config {
     }
 }
 
+/// Released files have three or four.
+const MOST_SECTIONS: u64 = 16;
+
 fn missing(field: &str) -> ConfigError {
     ConfigError::Missing { field: field.into() }
 }
 
 fn wrong(field: &str, expected: &str, found: Value<'_>) -> ConfigError {
-    ConfigError::Value { field: field.into(), expected: expected.into(), found: format!("{found:.60?}") }
+    ConfigError::Value { field: field.into(), expected: expected.into(), found: found.brief() }
 }
 
 /// The keys under the architecture's name.
@@ -144,12 +149,12 @@ impl Keys<'_> {
     fn sections(&self) -> Result<Option<Vec<usize>>, ConfigError> {
         let path = self.path("rope.dimension_sections");
         let Some(value) = self.keys.get(&path) else { return Ok(None) };
-        let sections = value.as_array().and_then(|a| {
+        let sections = value.as_array().filter(|a| a.len() <= MOST_SECTIONS).and_then(|a| {
             a.elements().map(|v| v.ok()?.as_u64().and_then(|v| usize::try_from(v).ok())).collect()
         });
         match sections {
             Some(sections) => Ok(Some(sections)),
-            None => Err(wrong(&path, "an array of whole numbers", value)),
+            None => Err(wrong(&path, "an array of few whole numbers", value)),
         }
     }
 
@@ -161,7 +166,7 @@ impl Keys<'_> {
         let Some(value) = self.keys.get(&path) else {
             let interval = interval
                 .ok_or_else(|| missing(&format!("{path} (or {})", self.path("full_attention_interval"))))?;
-            if interval == 0 || layers >= 1 << 20 {
+            if interval == 0 {
                 return Err(ConfigError::contradiction(format!(
                     "full_attention_interval {interval} over {layers} layers"
                 )));
@@ -169,20 +174,12 @@ impl Keys<'_> {
             return Ok(Config::every_nth(layers, interval));
         };
         let wrong = || wrong(&path, &format!("an array of at least {layers} booleans"), value);
-        let recurrent: Vec<bool> = value
-            .as_array()
-            .ok_or_else(wrong)?
-            .elements()
-            .map(|v| v.ok()?.as_bool())
+        let array = value.as_array().filter(|a| a.len() >= layers as u64).ok_or_else(wrong)?;
+        let recurrent = array.elements().take(layers).map(|v| v.ok()?.as_bool());
+        let types: Vec<LayerType> = recurrent
+            .map(|r| Some(if r? { LayerType::LinearAttention } else { LayerType::FullAttention }))
             .collect::<Option<_>>()
             .ok_or_else(wrong)?;
-        if recurrent.len() < layers {
-            return Err(wrong());
-        }
-        let types: Vec<LayerType> = recurrent[..layers]
-            .iter()
-            .map(|&r| if r { LayerType::LinearAttention } else { LayerType::FullAttention })
-            .collect();
         if let Some(interval) = interval.filter(|&i| i > 0 && Config::every_nth(layers, i) != types) {
             notes.push(format!(
                 "full_attention_interval = {interval} disagrees with attention.recurrent_layers, which holds"

@@ -125,6 +125,7 @@ impl Config {
 
         let mut notes = Vec::new();
         let num_hidden_layers = fields.size("num_hidden_layers")?;
+        Config::check_layers("num_hidden_layers", num_hidden_layers)?;
         let head_dim = fields.size("head_dim")?;
         let rope = fields.rope()?;
         let factor = rope.number("partial_rotary_factor")?;
@@ -175,7 +176,11 @@ impl Config {
             feed_forward,
             mtp_num_hidden_layers: match fields.object.get("mtp_num_hidden_layers") {
                 None => 0,
-                Some(_) => fields.size("mtp_num_hidden_layers")?,
+                Some(_) => {
+                    let layers = fields.size("mtp_num_hidden_layers")?;
+                    Config::check_layers("mtp_num_hidden_layers", layers)?;
+                    layers
+                }
             },
             notes,
         }
@@ -297,7 +302,7 @@ impl<'a> Fields<'a> {
         let interval = self.size("full_attention_interval").map_err(|_| ConfigError::Missing {
             field: format!("{}layer_types (or full_attention_interval)", self.path),
         })?;
-        if interval == 0 || layers >= 1 << 20 {
+        if interval == 0 {
             return Err(ConfigError::contradiction(format!(
                 "full_attention_interval {interval} over {layers} layers"
             )));

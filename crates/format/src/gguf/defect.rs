@@ -54,6 +54,14 @@ pub enum Kind {
         /// Bytes left in the file.
         available: u64,
     },
+    /// More keys or tensors than [`crate::Limits`] admits; of a split file, than the parts before leave of it.
+    #[error("{declared} entries; expected at most {limit}")]
+    TooMany {
+        /// What the file declares.
+        declared: u64,
+        /// What the limit admits.
+        limit: u64,
+    },
     /// A length of a string or an array that the rest of the file is too small for.
     #[error("length {declared} (at least {least} bytes each) does not fit the {available} bytes that follow")]
     LengthBeyondFile {

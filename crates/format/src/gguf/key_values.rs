@@ -10,7 +10,7 @@ use super::value::{Value, ValueType};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT};
 use crate::Limits;
 use crate::buffer::Buffer;
-use crate::name_index::{NameIndex, room};
+use crate::name_index::NameIndex;
 
 /// The least that a key takes: a length, one byte, a type and a one-byte value.
 pub(super) const LEAST_BYTES: u64 = 8 + 1 + 4 + 1;
@@ -64,9 +64,9 @@ impl KeyValues {
         let file: &[u8] = &buffer;
         let mut cursor = Cursor::new(file, 0, order);
         cursor.take(Prefix::BYTES).map_err(|f| f.field("n_kv"))?;
-        let room = room(n_kv);
-        let mut starts: Vec<u64> = Vec::with_capacity(room);
-        let mut index = NameIndex::with_capacity(room);
+        // The file has bytes for so many. Growing step by step would leave as much again in pieces that were outgrown.
+        let mut starts: Vec<u64> = Vec::with_capacity(n_kv as usize);
+        let mut index = NameIndex::with_capacity(n_kv as usize);
         for i in 0..n_kv {
             let key_start = cursor.clone();
             let key = cursor.string().map_err(|f| f.field(format!("key {i}")))?;
@@ -190,11 +190,7 @@ impl KeyValues {
         convert: impl Fn(Value<'a>) -> Option<T>,
     ) -> Result<T, KeyError> {
         let value = self.get(key).ok_or_else(|| KeyError::Missing { key: key.to_owned() })?;
-        convert(value).ok_or_else(|| KeyError::Type {
-            key: key.to_owned(),
-            expected,
-            found: describe(&value),
-        })
+        convert(value).ok_or_else(|| KeyError::Type { key: key.to_owned(), expected, found: value.brief() })
     }
 
     /// The bytes of the whole file.
@@ -249,14 +245,5 @@ pub(super) fn alignment(value: &Value, limits: &Limits) -> Result<u32, Kind> {
         }
         Value::U32(found) => Ok(found),
         other => Err(Kind::AlignmentType { found: other.value_type().name() }),
-    }
-}
-
-/// A value in an error: its type, and numbers as they are.
-fn describe(value: &Value) -> String {
-    match value {
-        Value::String(_) => "a string".to_owned(),
-        Value::Array(array) => format!("an array of {} {}", array.len(), array.element_type().name()),
-        number => format!("{number:?}"),
     }
 }

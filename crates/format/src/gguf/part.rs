@@ -46,7 +46,7 @@ impl Part {
 }
 
 fn parse(buffer: &Arc<Buffer>, limits: &Limits) -> Result<(KeyValues, Vec<TensorInfo>, NameIndex), Defect> {
-    let prefix = Prefix::read(buffer)?;
+    let prefix = Prefix::read(buffer, limits)?;
     let keys = KeyValues::read(Arc::clone(buffer), &prefix, limits)?;
     let (tensors, index) = tensor_infos::read(buffer, &keys, prefix.n_tensors)?;
     Ok((keys, tensors, index))

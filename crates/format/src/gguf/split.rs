@@ -27,16 +27,27 @@ pub(super) fn siblings(named: Part, limits: &Limits) -> Result<(Part, Vec<Part>)
         return Err(refuse(&named.path, SplitDefect::Name { count }));
     };
     let (named_number, named_path) = (numbering.number, named.path.clone());
+    // All parts are held at once, so what is admitted is admitted of all together.
+    let mut left = limits.clone();
+    let held = |left: &mut Limits, part: &Part| {
+        left.keys = left.keys.saturating_sub(part.keys.len() as u64);
+        left.tensors = left.tensors.saturating_sub(part.tensors.len() as u64);
+    };
+    held(&mut left, &named);
     let mut named = Some(named);
     let mut part = |number: u64| -> Result<Part, Error> {
         let part = match named.take_if(|_| number == named_number) {
             Some(part) => part,
-            None => Part::open(&numbering.path(number), limits).map_err(|e| match e {
-                Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                    refuse(&numbering.path(number), SplitDefect::Missing { number, count })
-                }
-                other => other,
-            })?,
+            None => {
+                let part = Part::open(&numbering.path(number), &left).map_err(|e| match e {
+                    Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                        refuse(&numbering.path(number), SplitDefect::Missing { number, count })
+                    }
+                    other => other,
+                })?;
+                held(&mut left, &part);
+                part
+            }
         };
         check(&part, number, count).map_err(|defect| refuse(&part.path, defect))?;
         Ok(part)

@@ -6,7 +6,7 @@ use super::cursor::{Cursor, Fault};
 use super::defect::{Defect, Kind};
 use super::key_values::KeyValues;
 use super::{MAX_DIMS, NAME_BYTES};
-use crate::name_index::{NameIndex, room};
+use crate::name_index::NameIndex;
 use crate::{GgmlNe, TensorInfo};
 
 /// The least that a description takes: a length and one byte of name, a count and one dimension, a type, an offset.
@@ -22,7 +22,8 @@ pub(super) fn read(
     let mut cursor = Cursor::new(file, 0, keys.byte_order());
     cursor.take(keys.end()).map_err(|f| f.field("tensor infos"))?;
     let alignment = keys.alignment();
-    let room = room(count);
+    // The file has bytes for so many.
+    let room = count as usize;
     let mut tensors: Vec<TensorInfo> = Vec::with_capacity(room);
     // Where each description's offset stands, for what is found out about it later.
     let mut offset_fields: Vec<u64> = Vec::with_capacity(room);

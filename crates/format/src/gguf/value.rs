@@ -178,6 +178,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// As messages show it: its type, numbers as they are.
+    pub fn brief(&self) -> String {
+        match self {
+            Value::String(_) => "a string".to_owned(),
+            Value::Array(array) => format!("an array of {} {}", array.len(), array.element_type().name()),
+            number => format!("{number:?}"),
+        }
+    }
+
     /// An integer of any type that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {

@@ -331,10 +331,33 @@ fn limits_are_the_callers() {
     assert_eq!(refuse(key, &limits), Kind::KeyTooLong { found: 5, limit: 4 });
     let key = Raw::head(0, 1).key(&"k".repeat(65_536), U8).u8(0);
     assert_eq!(refuse(key, &Limits::default()), Kind::KeyTooLong { found: 65_536, limit: 65_535 });
+    let limits = Limits { keys: 1, tensors: 1, ..Limits::default() };
+    let two = |n_tensors, n_kv| Raw::head(n_tensors, n_kv).zeros(70);
+    assert_eq!(refuse(two(2, 0), &limits), Kind::TooMany { declared: 2, limit: 1 });
+    assert_eq!(refuse(two(0, 2), &limits), Kind::TooMany { declared: 2, limit: 1 });
+    assert_eq!(refuse(two(1, 1), &limits), Kind::EmptyKey);
     let limits = Limits { array_depth: 1, ..Limits::default() };
     let nested = Raw::head(0, 1).array("k", ARRAY, 1).inner(U8, 0);
     assert_eq!(refuse(nested, &limits), Kind::TooDeep { limit: 1 });
     let limits = Limits { alignment: 32, ..Limits::default() };
     let aligned = Raw::head(0, 1).key("general.alignment", U32).u32(64);
     assert_eq!(refuse(aligned, &limits), Kind::AlignmentTooLarge { found: 64, limit: 32 });
+}
+
+/// The bytes are there for one key or tensor more than anybody needs; none of them is read.
+#[test]
+fn absurdly_many_are_refused_by_their_count() {
+    let Limits { keys, tensors, .. } = Limits::default();
+    for (field, raw, declared, limit) in [
+        ("n_kv", Raw::head(0, keys + 1), keys + 1, keys),
+        ("n_tensors", Raw::head(tensors + 1, 0), tensors + 1, tensors),
+    ] {
+        let bytes = raw.zeros(33 * declared as usize).bytes;
+        match format::gguf::Reader::from_bytes("memory".as_ref(), bytes, &Limits::default()).err() {
+            Some(Error::Gguf { defect, .. }) => {
+                assert_eq!((defect.field.as_str(), defect.kind), (field, Kind::TooMany { declared, limit }));
+            }
+            other => panic!("{field}: {other:?}"),
+        }
+    }
 }

@@ -124,6 +124,31 @@ fn numbers_and_counts_must_agree() {
     );
 }
 
+/// Parts are all held at once: what is admitted is admitted of them together, whichever is named.
+#[test]
+fn limits_are_of_all_parts_together() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &parts());
+    let opened = |named, limits: Limits| match open(&dir.path().join(name(named)), &limits).map(|_| ()) {
+        Ok(()) => None,
+        Err(Error::Gguf { path, defect }) => {
+            Some((path.file_name().unwrap().to_str().unwrap().to_owned(), defect.field, defect.kind))
+        }
+        Err(other) => panic!("{other:?}"),
+    };
+    let enough = || Limits { tensors: 4, keys: 9, ..Limits::default() };
+    let refused = |part, field: &str, declared, limit| {
+        Some((name(part), field.to_owned(), Kind::TooMany { declared, limit }))
+    };
+    for named in 1..=3 {
+        assert_eq!(opened(named, enough()), None);
+    }
+    assert_eq!(opened(1, Limits { tensors: 3, ..enough() }), refused(3, "n_tensors", 2, 1));
+    assert_eq!(opened(3, Limits { tensors: 3, ..enough() }), refused(1, "n_tensors", 2, 1));
+    assert_eq!(opened(1, Limits { keys: 8, ..enough() }), refused(3, "n_kv", 3, 2));
+    assert_eq!(opened(2, Limits { keys: 2, ..enough() }), refused(2, "n_kv", 3, 2));
+}
+
 #[test]
 fn keys_of_another_type_are_named() {
     let said = |change: fn(&mut [Part; 3])| {

@@ -7,6 +7,8 @@ use crate::subject::Subject;
 
 /// Entries that llama.cpp reads of `rope.dimension_sections`.
 const SECTIONS: usize = 4;
+/// Of an array that is longer, the first entries are looked at.
+const SHOWN: usize = 16;
 
 pub(super) fn check(subject: &Subject, keys: &KeyValues, findings: &mut Findings) {
     let Ok(architecture) = keys.get_str("general.architecture") else { return };
@@ -31,8 +33,10 @@ fn sections(keys: &KeyValues, architecture: &str, findings: &mut Findings) {
             "llama.cpp refuses the file: set it, to [11,11,10,0] for released models (etalon edit --set)";
         return findings.error("rope-sections", key, "the key is missing", advice);
     };
+    let array = value.as_array();
+    let count = array.map_or(0, |a| a.len());
     let entries: Option<Vec<u64>> =
-        value.as_array().and_then(|a| a.elements().map(|v| v.ok().and_then(|v| v.as_u64())).collect());
+        array.and_then(|a| a.elements().take(SHOWN).map(|v| v.ok().and_then(|v| v.as_u64())).collect());
     let Some(entries) = entries else {
         return findings.error(
             "rope-sections",
@@ -41,11 +45,11 @@ fn sections(keys: &KeyValues, architecture: &str, findings: &mut Findings) {
             "write an array of four integers",
         );
     };
-    if entries.len() != SECTIONS {
+    if count != SECTIONS as u64 {
         findings.error(
             "rope-sections",
             &key,
-            format!("{} entries, llama.cpp expects {SECTIONS}", entries.len()),
+            format!("{count} entries, llama.cpp expects {SECTIONS}"),
             "append zeros (etalon edit --set); Ollama's exports have three entries",
         );
     }

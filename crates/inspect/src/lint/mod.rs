@@ -6,6 +6,8 @@ mod storage;
 mod values;
 mod vocabulary;
 
+use std::collections::BTreeMap;
+
 use crate::subject::Subject;
 
 /// How bad it is.
@@ -46,9 +48,16 @@ pub struct Finding {
     pub advice: String,
 }
 
+/// Findings of one rule that are told one by one; a file can have the same fault in every tensor, or in a million keys.
+const TOLD: usize = 1000;
+
 /// Gathers findings.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings {
+    told: Vec<Finding>,
+    /// How many there are of each rule, and how bad the worst.
+    counts: BTreeMap<&'static str, (usize, Severity)>,
+}
 
 impl Findings {
     fn add(
@@ -59,8 +68,29 @@ impl Findings {
         evidence: impl Into<String>,
         advice: &str,
     ) {
-        let (subject, evidence, advice) = (subject.into(), evidence.into(), advice.to_owned());
-        self.0.push(Finding { severity, rule, subject, evidence, advice });
+        let (count, worst) = self.counts.entry(rule).or_insert((0, severity));
+        (*count, *worst) = (*count + 1, severity.min(*worst));
+        if *count <= TOLD {
+            let (subject, evidence, advice) = (subject.into(), evidence.into(), advice.to_owned());
+            self.told.push(Finding { severity, rule, subject, evidence, advice });
+        }
+    }
+
+    /// All that was told, and of what was not, how many; errors first.
+    fn finish(mut self, subject: &Subject) -> Vec<Finding> {
+        for (rule, (count, severity)) in self.counts {
+            if count > TOLD {
+                self.told.push(Finding {
+                    severity,
+                    rule,
+                    subject: subject.path().display().to_string(),
+                    evidence: format!("{} more findings of this rule", count - TOLD),
+                    advice: "mend those that are named and look again".to_owned(),
+                });
+            }
+        }
+        self.told.sort_by_key(|finding| finding.severity);
+        self.told
     }
 
     fn error(
@@ -111,8 +141,7 @@ pub fn lint(subject: &Subject) -> Vec<Finding> {
             keys::check(subject, keys, &mut findings);
         }
     }
-    findings.0.sort_by_key(|finding| finding.severity);
-    findings.0
+    findings.finish(subject)
 }
 
 /// A sentence's list: the first few of many.

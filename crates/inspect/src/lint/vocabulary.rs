@@ -64,7 +64,7 @@ fn special(key: &str, value: Value, tokens: u64, findings: &mut Findings) {
             format!("id {id}, the vocabulary has {tokens} tokens"),
             advice,
         ),
-        None => findings.error("special-token", key, format!("{value:?} is no token id"), advice),
+        None => findings.error("special-token", key, format!("{} is no token id", value.brief()), advice),
     }
 }
 
@@ -86,7 +86,7 @@ fn splitting(subject: &Subject, keys: &KeyValues, findings: &mut Findings) {
         Ok(pre) if family && pre != QWEN => findings.warn(
             "tokenizer-pre",
             PRE,
-            format!("{pre:?}, expected {QWEN:?} for this family"),
+            format!("{:?}, expected {QWEN:?} for this family", format::brief(pre)),
             "text with combining marks is split otherwise: set qwen35 unless the tokenizer was replaced",
         ),
         Ok(_) => {}
