@@ -3,10 +3,10 @@
 /// An IEEE half from its bits. Branch-free and without f32 subnormals on the way, which are slow on many CPUs.
 /// NaN becomes quiet.
 #[inline(always)]
-pub(crate) fn f16_to_f32(half: u16) -> f32 {
+pub(crate) const fn f16_to_f32(half: u16) -> f32 {
     // Moves an f16 exponent (bias 15) to an f32 exponent (bias 127); twice, from 31 to 255.
     const REBIAS: u32 = (127 - 15) << 23;
-    let magnitude = u32::from(half & 0x7fff);
+    let magnitude = (half & 0x7fff) as u32;
     let shifted = magnitude << 13;
     let subnormal = (magnitude as f32 * (1.0 / (1 << 24) as f32)).to_bits();
     let bits = match magnitude {
@@ -15,7 +15,7 @@ pub(crate) fn f16_to_f32(half: u16) -> f32 {
         0x7c00 => shifted + 2 * REBIAS,
         _ => (shifted + 2 * REBIAS) | 0x0040_0000,
     };
-    f32::from_bits(bits | u32::from(half & 0x8000) << 16)
+    f32::from_bits(bits | ((half & 0x8000) as u32) << 16)
 }
 
 /// The half at `bytes[0..2]`, as scales are stored.

@@ -6,20 +6,20 @@ use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::f16_to_f32;
 
 /// The values of E2M1, doubled to be integers. The scales below are halved instead.
-pub(crate) const DOUBLED: [f32; 16] =
+pub const DOUBLED: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
 /// Half of an E8M0 scale: 2^(e − 128). There is no NaN: 255 goes on the series, as in ggml.
 #[inline(always)]
-pub(crate) fn half_e8m0(e: u8) -> f32 {
-    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
+pub const fn half_e8m0(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e as u32 - 1) << 23 })
 }
 
 /// Half of an unsigned E4M3 scale. The sign bit is ignored; the code for NaN means zero, unless the sign bit is set.
 #[inline(always)]
-pub(crate) fn half_ue4m3(code: u8) -> f32 {
+pub const fn half_ue4m3(code: u8) -> f32 {
     // The same bits as a half, whose exponent bias is 15 and not 7, mean 2^8 less.
-    if code == 0x7f { 0.0 } else { f16_to_f32(u16::from(code & 0x7f) << 7) * 128.0 }
+    if code == 0x7f { 0.0 } else { f16_to_f32(((code & 0x7f) as u16) << 7) * 128.0 }
 }
 
 /// MXFP4: E8M0 scale, nibbles × 32.

@@ -11,7 +11,8 @@ use crate::float16::{f16_to_f32, f32_to_f16, scale, store_scale};
 use crate::grid::{self, with_levels};
 use crate::lattice::{Lattice, Place, least, odd_multiples};
 
-pub(crate) static POINTS: [[i8; 8]; 2048] = with_levels(&grid::IQ1, &[-1, 0, 1]);
+/// The points of IQ1_S and IQ1_M, unshifted.
+pub static POINTS: [[i8; 8]; 2048] = with_levels(&grid::IQ1, &[-1, 0, 1]);
 
 /// How far the values are shifted, in steps.
 const SHIFT: f32 = 0.125;

@@ -14,9 +14,12 @@ use crate::search::ZERO;
 /// The magnitudes that a grid's coordinates stand for, near eight times 1, 3, 5.
 const LEVELS: [i8; 3] = [8, 25, 43];
 
-pub(crate) static XXS: [[i8; 8]; 256] = with_levels(&grid::IQ2_XXS, &LEVELS);
-pub(crate) static XS: [[i8; 8]; 512] = with_levels(&grid::IQ2_XS, &LEVELS);
-pub(crate) static S: [[i8; 8]; 1024] = with_levels(&grid::IQ2_S, &LEVELS);
+/// The points of IQ2_XXS.
+pub static XXS: [[i8; 8]; 256] = with_levels(&grid::IQ2_XXS, &LEVELS);
+/// The points of IQ2_XS.
+pub static XS: [[i8; 8]; 512] = with_levels(&grid::IQ2_XS, &LEVELS);
+/// The points of IQ2_S.
+pub static S: [[i8; 8]; 1024] = with_levels(&grid::IQ2_S, &LEVELS);
 
 /// A group's step: an eighth of the odd number 2s + 1, four-bit s, times d.
 #[inline(always)]

@@ -11,8 +11,10 @@ use crate::grid::{self, dequantize, even_signs, with_levels};
 use crate::iq2::join_signs_and_scale;
 use crate::lattice::{Again, Group, Lattice, Search, odd_multiples};
 
-pub(crate) static XXS: [[i8; 4]; 256] = with_levels(&grid::IQ3_XXS, &[4, 12, 20, 28, 36, 44, 52, 62]);
-pub(crate) static S: [[i8; 4]; 512] = with_levels(&grid::IQ3_S, &[1, 3, 5, 7, 9, 11, 13, 15]);
+/// The points of IQ3_XXS.
+pub static XXS: [[i8; 4]; 256] = with_levels(&grid::IQ3_XXS, &[4, 12, 20, 28, 36, 44, 52, 62]);
+/// The points of IQ3_S.
+pub static S: [[i8; 4]; 512] = with_levels(&grid::IQ3_S, &[1, 3, 5, 7, 9, 11, 13, 15]);
 
 /// IQ3_XXS: f16 d; 8-bit points of four values; for each of eight groups of 32 values four times seven signs and a
 /// 4-bit scale in a u32.

@@ -22,6 +22,7 @@ mod iq3;
 mod iq4;
 mod lanes;
 mod lattice;
+pub mod levels;
 mod number;
 mod q1;
 mod q2_k;

@@ -8,11 +8,11 @@ use crate::blocks::{Weights, fields, fields_mut};
 use crate::float16::{scale, store_scale};
 
 /// Multiplied by a power of three, a byte that holds a fraction of 256 in base three moves its next digit up front.
-pub(crate) const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+pub const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
 /// The digit, 0 to 2, that multiplying by `power` brings up front.
 #[inline(always)]
-pub(crate) fn digit(byte: u8, power: u8) -> u8 {
+pub fn digit(byte: u8, power: u8) -> u8 {
     ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8
 }
 

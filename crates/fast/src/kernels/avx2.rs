@@ -19,6 +19,15 @@ table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 16,
     row_q6_k = digits::row::<digits::Q6K, Avx2>,
     row_iq4_nl = digits::row::<digits::Iq4Nl, Avx2>,
     row_iq4_xs = digits::row::<digits::Iq4Xs, Avx2>,
+    row_q4_1 = digits::row::<short_blocks::Q4_1, Avx2>,
+    row_q5_0 = digits::row::<short_blocks::Q5_0, Avx2>,
+    row_q5_1 = digits::row::<short_blocks::Q5_1, Avx2>,
+    row_mxfp4 = digits::row::<short_blocks::Mxfp4, Avx2>,
+    row_nvfp4 = digits::row::<short_blocks::Nvfp4, Avx2>,
+    row_q1_0 = digits::row::<short_blocks::Q1_0, Avx2>,
+    row_q2_0 = digits::row::<short_blocks::Q2_0, Avx2>,
+    row_tq1_0 = digits::row::<ternary::Tq1_0, Avx2>,
+    row_tq2_0 = digits::row::<ternary::Tq2_0, Avx2>,
 );
 
 /// The table, where the processor has what it is compiled for.

@@ -24,6 +24,15 @@ table!(
     row_q6_k = avx512_rows::q6_k,
     row_iq4_nl = avx512_rows::iq4_nl,
     row_iq4_xs = avx512_rows::iq4_xs,
+    row_q4_1 = avx512_units::row::<short_blocks::Q4_1>,
+    row_q5_0 = avx512_units::row::<short_blocks::Q5_0>,
+    row_q5_1 = avx512_units::row::<short_blocks::Q5_1>,
+    row_mxfp4 = avx512_units::row::<short_blocks::Mxfp4>,
+    row_nvfp4 = avx512_units::row::<short_blocks::Nvfp4>,
+    row_q1_0 = avx512_units::row::<short_blocks::Q1_0>,
+    row_q2_0 = avx512_units::row::<short_blocks::Q2_0>,
+    row_tq1_0 = avx512_units::row::<ternary::Tq1_0>,
+    row_tq2_0 = avx512_units::row::<ternary::Tq2_0>,
 );
 
 /// The table, where the processor has what it is compiled for.

@@ -11,7 +11,13 @@ use super::{avx512::Avx512, digits, lane::Lanes};
 /// # Safety
 /// The processor has AVX-512 with VNNI.
 #[inline(always)]
-unsafe fn add_chunk<const OFFSET: u32>(sums: __m512, codes: __m512i, scales: __m512, x: &Chunk) -> __m512 {
+pub(super) unsafe fn add_chunk(
+    offset: Option<u32>,
+    sums: __m512,
+    codes: __m512i,
+    scales: __m512,
+    x: &Chunk,
+) -> __m512 {
     // SAFETY: a chunk's fields are of 64 bytes each and aligned so; the caller vouches for the processor.
     unsafe {
         let [high, middle, low] = &x.digits;
@@ -20,9 +26,9 @@ unsafe fn add_chunk<const OFFSET: u32>(sums: __m512, codes: __m512i, scales: __m
         let sum = _mm512_dpbusd_epi32(sum, codes, _mm512_load_si512(middle.as_ptr().cast()));
         let sum = _mm512_slli_epi32::<8>(sum);
         let mut sum = _mm512_dpbusd_epi32(sum, codes, _mm512_load_si512(low.as_ptr().cast()));
-        if OFFSET > 0 {
+        if let Some(shift) = offset {
             let sums = _mm512_load_si512(x.sums.as_ptr().cast());
-            sum = _mm512_sub_epi32(sum, _mm512_slli_epi32::<OFFSET>(sums));
+            sum = _mm512_sub_epi32(sum, _mm512_sllv_epi32(sums, _mm512_set1_epi32(shift as i32)));
         }
         let scales = _mm512_mul_ps(scales, _mm512_load_ps(x.scales.as_ptr()));
         _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, sums)
@@ -31,7 +37,7 @@ unsafe fn add_chunk<const OFFSET: u32>(sums: __m512, codes: __m512i, scales: __m
 
 /// The sum of even and odd chunks' lanes.
 #[inline(always)]
-fn total(even: __m512, odd: __m512) -> f32 {
+pub(super) fn total(even: __m512, odd: __m512) -> f32 {
     // SAFETY: used only in functions compiled for AVX-512.
     Avx512(unsafe { _mm512_add_ps(even, odd) }).sum()
 }
@@ -42,7 +48,7 @@ const FAR: usize = 4096;
 const NEAR: usize = 768;
 
 #[inline(always)]
-fn prefetch(bytes: &[u8]) {
+pub(super) fn prefetch(bytes: &[u8]) {
     for line in (0..bytes.len()).step_by(64) {
         let at: *const i8 = bytes.as_ptr().wrapping_add(line).cast();
         // SAFETY: a prefetch reads nothing, wherever it points.
@@ -80,7 +86,7 @@ fn two_groups(scales: __m512, a: i32, b: i32) -> __m512 {
 
 /// Four lanes each of groups `first` to `first + 3`.
 #[inline(always)]
-fn four_groups(scales: __m512, first: i32) -> __m512 {
+pub(super) fn four_groups(scales: __m512, first: i32) -> __m512 {
     let (a, b, c, d) = (first, first + 1, first + 2, first + 3);
     // SAFETY: used only in functions compiled for AVX-512.
     unsafe {
@@ -108,12 +114,12 @@ pub(super) fn q4_k(row: &[u8], x: Digits<'_>) -> f32 {
             let header = k_header(block);
             let codes = _mm512_loadu_si512(block.as_ptr().add(16).cast());
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
-            even = add_chunk::<0>(even, _mm512_and_si512(codes, low), two_groups(header, 0, 2), &x[0]);
-            odd = add_chunk::<0>(odd, upper, two_groups(header, 1, 3), &x[1]);
+            even = add_chunk(None, even, _mm512_and_si512(codes, low), two_groups(header, 0, 2), &x[0]);
+            odd = add_chunk(None, odd, upper, two_groups(header, 1, 3), &x[1]);
             let codes = _mm512_loadu_si512(block.as_ptr().add(80).cast());
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
-            even = add_chunk::<0>(even, _mm512_and_si512(codes, low), two_groups(header, 4, 6), &x[2]);
-            odd = add_chunk::<0>(odd, upper, two_groups(header, 5, 7), &x[3]);
+            even = add_chunk(None, even, _mm512_and_si512(codes, low), two_groups(header, 4, 6), &x[2]);
+            odd = add_chunk(None, odd, upper, two_groups(header, 5, 7), &x[3]);
             even = subtract_mins(even, header, minus);
         }
         total(even, odd)
@@ -150,14 +156,14 @@ pub(super) fn q5_k(row: &[u8], x: Digits<'_>) -> f32 {
             let a = join(_mm512_and_si512(codes, low), _mm512_sllv_epi16(bits, counts(4, 2)), fifth);
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
             let b = join(upper, _mm512_sllv_epi16(bits, counts(3, 1)), fifth);
-            even = add_chunk::<0>(even, a, two_groups(header, 0, 2), &x[0]);
-            odd = add_chunk::<0>(odd, b, two_groups(header, 1, 3), &x[1]);
+            even = add_chunk(None, even, a, two_groups(header, 0, 2), &x[0]);
+            odd = add_chunk(None, odd, b, two_groups(header, 1, 3), &x[1]);
             let codes = _mm512_loadu_si512(block.as_ptr().add(112).cast());
             let a = join(_mm512_and_si512(codes, low), _mm512_srlv_epi16(bits, counts(0, 2)), fifth);
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
             let b = join(upper, _mm512_srlv_epi16(bits, counts(1, 3)), fifth);
-            even = add_chunk::<0>(even, a, two_groups(header, 4, 6), &x[2]);
-            odd = add_chunk::<0>(odd, b, two_groups(header, 5, 7), &x[3]);
+            even = add_chunk(None, even, a, two_groups(header, 4, 6), &x[2]);
+            odd = add_chunk(None, odd, b, two_groups(header, 5, 7), &x[3]);
             even = subtract_mins(even, header, minus);
         }
         total(even, odd)
@@ -166,7 +172,7 @@ pub(super) fn q5_k(row: &[u8], x: Digits<'_>) -> f32 {
 
 /// Two bits of four quarters in every byte of 32: those of the first two, and of the others.
 #[inline(always)]
-unsafe fn quarters(at: *const u8) -> [__m512i; 2] {
+pub(super) unsafe fn quarters(at: *const u8) -> [__m512i; 2] {
     // SAFETY: the caller vouches for 32 bytes and AVX-512.
     unsafe {
         let (bits, two) = (_mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast())), _mm512_set1_epi8(3));
@@ -198,7 +204,7 @@ pub(super) fn q2_k(row: &[u8], x: Digits<'_>) -> f32 {
             for h in 0..2 {
                 for (c, codes) in quarters(block.as_ptr().add(16 + 32 * h)).into_iter().enumerate() {
                     let (chunk, group) = (&x[2 * h + c], (8 * h + 4 * c) as i32);
-                    sums[c] = add_chunk::<0>(sums[c], codes, four_groups(scales, group), chunk);
+                    sums[c] = add_chunk(None, sums[c], codes, four_groups(scales, group), chunk);
                     let fours = _mm512_cvtepi32_ps(_mm512_load_si512(chunk.sums.as_ptr().cast()));
                     let fours = _mm512_mul_ps(fours, _mm512_load_ps(chunk.scales.as_ptr()));
                     sums[c] = _mm512_fnmadd_ps(four_groups(mins, group), fours, sums[c]);
@@ -233,7 +239,7 @@ pub(super) fn q3_k(row: &[u8], x: Digits<'_>) -> f32 {
             for h in 0..2 {
                 for (c, codes) in quarters(block.as_ptr().add(32 + 32 * h)).into_iter().enumerate() {
                     let (codes, group) = (join(codes, thirds[h][c], four), (8 * h + 4 * c) as i32);
-                    sums[c] = add_chunk::<2>(sums[c], codes, four_groups(scales, group), &x[2 * h + c]);
+                    sums[c] = add_chunk(Some(2), sums[c], codes, four_groups(scales, group), &x[2 * h + c]);
                 }
             }
         }
@@ -260,15 +266,15 @@ pub(super) fn q6_k(row: &[u8], x: Digits<'_>) -> f32 {
             let a = join(_mm512_and_si512(codes, low), _mm512_sllv_epi16(bits, counts(4, 2)), two);
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
             let b = join(upper, _mm512_srlv_epi16(bits, counts(0, 2)), two);
-            even = add_chunk::<5>(even, a, four_groups(scales, 0), &x[0]);
-            odd = add_chunk::<5>(odd, b, four_groups(scales, 4), &x[1]);
+            even = add_chunk(Some(5), even, a, four_groups(scales, 0), &x[0]);
+            odd = add_chunk(Some(5), odd, b, four_groups(scales, 4), &x[1]);
             let codes = _mm512_loadu_si512(at.add(64).cast());
             let bits = _mm512_broadcast_i64x4(_mm256_loadu_si256(at.add(160).cast()));
             let a = join(_mm512_and_si512(codes, low), _mm512_sllv_epi16(bits, counts(4, 2)), two);
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
             let b = join(upper, _mm512_srlv_epi16(bits, counts(0, 2)), two);
-            even = add_chunk::<5>(even, a, four_groups(scales, 8), &x[2]);
-            odd = add_chunk::<5>(odd, b, four_groups(scales, 12), &x[3]);
+            even = add_chunk(Some(5), even, a, four_groups(scales, 8), &x[2]);
+            odd = add_chunk(Some(5), odd, b, four_groups(scales, 12), &x[3]);
         }
         total(even, odd)
     }
@@ -297,9 +303,9 @@ pub(super) fn q8_0(row: &[u8], x: Digits<'_>) -> f32 {
         for (block, x) in blocks.zip(x.chunks.as_chunks::<2>().0) {
             prefetch(block);
             let (codes, scales) = two_blocks(block.as_ptr());
-            even = add_chunk::<7>(even, codes, scales, &x[0]);
+            even = add_chunk(Some(7), even, codes, scales, &x[0]);
             let (codes, scales) = two_blocks(block.as_ptr().add(68));
-            odd = add_chunk::<7>(odd, codes, scales, &x[1]);
+            odd = add_chunk(Some(7), odd, codes, scales, &x[1]);
         }
         total(even, odd)
     }
@@ -334,8 +340,8 @@ pub(super) fn q4_0(row: &[u8], x: Digits<'_>) -> f32 {
             prefetch(block);
             let (codes, scales) = four_blocks(block.as_ptr());
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
-            even = add_chunk::<3>(even, _mm512_and_si512(codes, low), scales, &x[0]);
-            odd = add_chunk::<3>(odd, upper, scales, &x[1]);
+            even = add_chunk(Some(3), even, _mm512_and_si512(codes, low), scales, &x[0]);
+            odd = add_chunk(Some(3), odd, upper, scales, &x[1]);
         }
         total(even, odd)
     }
@@ -359,8 +365,8 @@ pub(super) fn iq4_nl(row: &[u8], x: Digits<'_>) -> f32 {
             let (codes, scales) = four_blocks(block.as_ptr());
             let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
             let codes = _mm512_shuffle_epi8(levels, _mm512_and_si512(codes, low));
-            even = add_chunk::<7>(even, codes, scales, &x[0]);
-            odd = add_chunk::<7>(odd, _mm512_shuffle_epi8(levels, upper), scales, &x[1]);
+            even = add_chunk(Some(7), even, codes, scales, &x[0]);
+            odd = add_chunk(Some(7), odd, _mm512_shuffle_epi8(levels, upper), scales, &x[1]);
         }
         total(even, odd)
     }
@@ -390,8 +396,8 @@ pub(super) fn iq4_xs(row: &[u8], x: Digits<'_>) -> f32 {
                 let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
                 let codes = _mm512_shuffle_epi8(levels, _mm512_and_si512(codes, low));
                 let scales = four_groups(scales, 4 * half as i32);
-                even = add_chunk::<7>(even, codes, scales, &x[2 * half]);
-                odd = add_chunk::<7>(odd, _mm512_shuffle_epi8(levels, upper), scales, &x[2 * half + 1]);
+                even = add_chunk(Some(7), even, codes, scales, &x[2 * half]);
+                odd = add_chunk(Some(7), odd, _mm512_shuffle_epi8(levels, upper), scales, &x[2 * half + 1]);
             }
         }
         total(even, odd)

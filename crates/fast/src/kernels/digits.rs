@@ -137,6 +137,15 @@ pub(crate) enum Coding {
     Q6K,
     Iq4Nl,
     Iq4Xs,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Mxfp4,
+    Nvfp4,
+    Q1_0,
+    Q2_0,
+    Tq1_0,
+    Tq2_0,
 }
 
 impl Coding {
@@ -155,15 +164,25 @@ impl Coding {
             Encoding::Q6K => Coding::Q6K,
             Encoding::Iq4Nl => Coding::Iq4Nl,
             Encoding::Iq4Xs => Coding::Iq4Xs,
+            Encoding::Q4_1 => Coding::Q4_1,
+            Encoding::Q5_0 => Coding::Q5_0,
+            Encoding::Q5_1 => Coding::Q5_1,
+            Encoding::Mxfp4 => Coding::Mxfp4,
+            Encoding::Nvfp4 => Coding::Nvfp4,
+            Encoding::Q1_0 => Coding::Q1_0,
+            Encoding::Q2_0 => Coding::Q2_0,
+            Encoding::Tq1_0 => Coding::Tq1_0,
+            Encoding::Tq2_0 => Coding::Tq2_0,
             _ => return None,
         })
     }
 
     pub(crate) fn layout(self) -> Layout {
         match self {
-            Coding::Q8_0 | Coding::Q2K | Coding::Q3K | Coding::Q6K => Layout::Natural,
             Coding::Q4K | Coding::Q5K => Layout::Pairs,
-            Coding::Q4_0 | Coding::Iq4Nl | Coding::Iq4Xs => Layout::Halves,
+            Coding::Q4_0 | Coding::Q4_1 | Coding::Q5_0 | Coding::Q5_1 => Layout::Halves,
+            Coding::Iq4Nl | Coding::Iq4Xs | Coding::Mxfp4 => Layout::Halves,
+            _ => Layout::Natural,
         }
     }
 }
@@ -355,7 +374,7 @@ impl Open for Q8_0 {
 
 /// Two bits of each of four quarters in every byte of 32: chunk `c` has those of two.
 #[inline(always)]
-fn quarters(bytes: &[u8], c: usize, i: usize) -> u8 {
+pub(crate) fn quarters(bytes: &[u8], c: usize, i: usize) -> u8 {
     bytes[c / 2 * 32 + i % 32] >> (2 * (c % 2 * 2 + i / 32)) & 3
 }
 

@@ -13,13 +13,17 @@ mod avx512;
 mod avx512_rows;
 #[cfg(target_arch = "x86_64")]
 mod avx512_tiles;
+#[cfg(target_arch = "x86_64")]
+mod avx512_units;
 pub(crate) mod digits;
 pub(crate) mod fixed;
 pub(crate) mod lane;
 pub(crate) mod plain;
 mod scalar;
+mod short_blocks;
 pub(crate) mod superblock;
 pub(crate) mod team;
+mod ternary;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tile;
@@ -57,6 +61,15 @@ pub(crate) struct Table {
     pub row_q6_k: Row,
     pub row_iq4_nl: Row,
     pub row_iq4_xs: Row,
+    pub row_q4_1: Row,
+    pub row_q5_0: Row,
+    pub row_q5_1: Row,
+    pub row_mxfp4: Row,
+    pub row_nvfp4: Row,
+    pub row_q1_0: Row,
+    pub row_q2_0: Row,
+    pub row_tq1_0: Row,
+    pub row_tq2_0: Row,
     pub pack: fn(&[f32], Layout, &mut [Chunk], &mut [Lane]),
     pub fix_tokens: fn(&[[f32; COLUMNS]; TOKENS], &mut TokenTile),
     pub open_row: fn(Super, &[u8], usize, &mut RowTile),
@@ -88,6 +101,15 @@ impl Table {
             Coding::Q6K => self.row_q6_k,
             Coding::Iq4Nl => self.row_iq4_nl,
             Coding::Iq4Xs => self.row_iq4_xs,
+            Coding::Q4_1 => self.row_q4_1,
+            Coding::Q5_0 => self.row_q5_0,
+            Coding::Q5_1 => self.row_q5_1,
+            Coding::Mxfp4 => self.row_mxfp4,
+            Coding::Nvfp4 => self.row_nvfp4,
+            Coding::Q1_0 => self.row_q1_0,
+            Coding::Q2_0 => self.row_q2_0,
+            Coding::Tq1_0 => self.row_tq1_0,
+            Coding::Tq2_0 => self.row_tq2_0,
         }
     }
 

@@ -20,4 +20,13 @@ table!(
     row_q6_k = digits::row::<digits::Q6K, Plain>,
     row_iq4_nl = digits::row::<digits::Iq4Nl, Plain>,
     row_iq4_xs = digits::row::<digits::Iq4Xs, Plain>,
+    row_q4_1 = digits::row::<short_blocks::Q4_1, Plain>,
+    row_q5_0 = digits::row::<short_blocks::Q5_0, Plain>,
+    row_q5_1 = digits::row::<short_blocks::Q5_1, Plain>,
+    row_mxfp4 = digits::row::<short_blocks::Mxfp4, Plain>,
+    row_nvfp4 = digits::row::<short_blocks::Nvfp4, Plain>,
+    row_q1_0 = digits::row::<short_blocks::Q1_0, Plain>,
+    row_q2_0 = digits::row::<short_blocks::Q2_0, Plain>,
+    row_tq1_0 = digits::row::<ternary::Tq1_0, Plain>,
+    row_tq2_0 = digits::row::<ternary::Tq2_0, Plain>,
 );

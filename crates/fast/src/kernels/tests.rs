@@ -25,7 +25,7 @@ impl Random {
     }
 }
 
-const CODINGS: [(Coding, Encoding); 9] = [
+const CODINGS: [(Coding, Encoding); 18] = [
     (Coding::Q4_0, Encoding::Q4_0),
     (Coding::Q8_0, Encoding::Q8_0),
     (Coding::Q2K, Encoding::Q2K),
@@ -35,6 +35,15 @@ const CODINGS: [(Coding, Encoding); 9] = [
     (Coding::Q6K, Encoding::Q6K),
     (Coding::Iq4Nl, Encoding::Iq4Nl),
     (Coding::Iq4Xs, Encoding::Iq4Xs),
+    (Coding::Q4_1, Encoding::Q4_1),
+    (Coding::Q5_0, Encoding::Q5_0),
+    (Coding::Q5_1, Encoding::Q5_1),
+    (Coding::Mxfp4, Encoding::Mxfp4),
+    (Coding::Nvfp4, Encoding::Nvfp4),
+    (Coding::Q1_0, Encoding::Q1_0),
+    (Coding::Q2_0, Encoding::Q2_0),
+    (Coding::Tq1_0, Encoding::Tq1_0),
+    (Coding::Tq2_0, Encoding::Tq2_0),
 ];
 
 /// Where a block has its factors in half precision.
@@ -42,8 +51,11 @@ fn scale_positions(encoding: Encoding) -> &'static [usize] {
     match encoding {
         Encoding::Q2K => &[80, 82],
         Encoding::Q3K => &[108],
-        Encoding::Q4K | Encoding::Q5K => &[0, 2],
+        Encoding::Q4K | Encoding::Q5K | Encoding::Q4_1 | Encoding::Q5_1 => &[0, 2],
         Encoding::Q6K => &[208],
+        Encoding::Tq1_0 => &[52],
+        Encoding::Tq2_0 => &[64],
+        Encoding::Mxfp4 | Encoding::Nvfp4 => &[],
         _ => &[0],
     }
 }
@@ -55,6 +67,9 @@ fn blocks(encoding: Encoding, cols: usize, random: &mut Random) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(encoding.block_bytes()) {
         for &at in scale_positions(encoding) {
             block[at + 1] = block[at + 1] & 0x8f | 0x10;
+        }
+        if encoding == Encoding::Mxfp4 {
+            block[0] = 128 - 11 + block[0] % 4;
         }
     }
     bytes
