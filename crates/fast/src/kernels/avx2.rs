@@ -28,6 +28,13 @@ table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 16,
     row_q2_0 = digits::row::<short_blocks::Q2_0, Avx2>,
     row_tq1_0 = digits::row::<ternary::Tq1_0, Avx2>,
     row_tq2_0 = digits::row::<ternary::Tq2_0, Avx2>,
+    row_iq1_s = digits::row::<grids::Iq1S, Avx2>,
+    row_iq1_m = digits::row::<grids::Iq1M, Avx2>,
+    row_iq2_xxs = digits::row::<grids::Iq2Xxs, Avx2>,
+    row_iq2_xs = digits::row::<grids::Iq2Xs, Avx2>,
+    row_iq2_s = digits::row::<grids::Iq2S, Avx2>,
+    row_iq3_xxs = digits::row::<grids::Iq3Xxs, Avx2>,
+    row_iq3_s = digits::row::<grids::Iq3S, Avx2>,
 );
 
 /// The table, where the processor has what it is compiled for.

@@ -33,6 +33,13 @@ table!(
     row_q2_0 = avx512_units::row::<short_blocks::Q2_0>,
     row_tq1_0 = avx512_units::row::<ternary::Tq1_0>,
     row_tq2_0 = avx512_units::row::<ternary::Tq2_0>,
+    row_iq1_s = avx512_units::row::<grids::Iq1S>,
+    row_iq1_m = avx512_units::row::<grids::Iq1M>,
+    row_iq2_xxs = avx512_units::row::<grids::Iq2Xxs>,
+    row_iq2_xs = avx512_units::row::<grids::Iq2Xs>,
+    row_iq2_s = avx512_units::row::<grids::Iq2S>,
+    row_iq3_xxs = avx512_units::row::<grids::Iq3Xxs>,
+    row_iq3_s = avx512_units::row::<grids::Iq3S>,
 );
 
 /// The table, where the processor has what it is compiled for.

@@ -146,6 +146,13 @@ pub(crate) enum Coding {
     Q2_0,
     Tq1_0,
     Tq2_0,
+    Iq1S,
+    Iq1M,
+    Iq2Xxs,
+    Iq2Xs,
+    Iq2S,
+    Iq3Xxs,
+    Iq3S,
 }
 
 impl Coding {
@@ -173,6 +180,13 @@ impl Coding {
             Encoding::Q2_0 => Coding::Q2_0,
             Encoding::Tq1_0 => Coding::Tq1_0,
             Encoding::Tq2_0 => Coding::Tq2_0,
+            Encoding::Iq1S => Coding::Iq1S,
+            Encoding::Iq1M => Coding::Iq1M,
+            Encoding::Iq2Xxs => Coding::Iq2Xxs,
+            Encoding::Iq2Xs => Coding::Iq2Xs,
+            Encoding::Iq2S => Coding::Iq2S,
+            Encoding::Iq3Xxs => Coding::Iq3Xxs,
+            Encoding::Iq3S => Coding::Iq3S,
             _ => return None,
         })
     }

@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_grids;
+#[cfg(target_arch = "x86_64")]
 mod avx512_rows;
 #[cfg(target_arch = "x86_64")]
 mod avx512_tiles;
@@ -17,6 +19,7 @@ mod avx512_tiles;
 mod avx512_units;
 pub(crate) mod digits;
 pub(crate) mod fixed;
+mod grids;
 pub(crate) mod lane;
 pub(crate) mod plain;
 mod scalar;
@@ -70,6 +73,13 @@ pub(crate) struct Table {
     pub row_q2_0: Row,
     pub row_tq1_0: Row,
     pub row_tq2_0: Row,
+    pub row_iq1_s: Row,
+    pub row_iq1_m: Row,
+    pub row_iq2_xxs: Row,
+    pub row_iq2_xs: Row,
+    pub row_iq2_s: Row,
+    pub row_iq3_xxs: Row,
+    pub row_iq3_s: Row,
     pub pack: fn(&[f32], Layout, &mut [Chunk], &mut [Lane]),
     pub fix_tokens: fn(&[[f32; COLUMNS]; TOKENS], &mut TokenTile),
     pub open_row: fn(Super, &[u8], usize, &mut RowTile),
@@ -110,6 +120,13 @@ impl Table {
             Coding::Q2_0 => self.row_q2_0,
             Coding::Tq1_0 => self.row_tq1_0,
             Coding::Tq2_0 => self.row_tq2_0,
+            Coding::Iq1S => self.row_iq1_s,
+            Coding::Iq1M => self.row_iq1_m,
+            Coding::Iq2Xxs => self.row_iq2_xxs,
+            Coding::Iq2Xs => self.row_iq2_xs,
+            Coding::Iq2S => self.row_iq2_s,
+            Coding::Iq3Xxs => self.row_iq3_xxs,
+            Coding::Iq3S => self.row_iq3_s,
         }
     }
 

@@ -29,4 +29,11 @@ table!(
     row_q2_0 = digits::row::<short_blocks::Q2_0, Plain>,
     row_tq1_0 = digits::row::<ternary::Tq1_0, Plain>,
     row_tq2_0 = digits::row::<ternary::Tq2_0, Plain>,
+    row_iq1_s = digits::row::<grids::Iq1S, Plain>,
+    row_iq1_m = digits::row::<grids::Iq1M, Plain>,
+    row_iq2_xxs = digits::row::<grids::Iq2Xxs, Plain>,
+    row_iq2_xs = digits::row::<grids::Iq2Xs, Plain>,
+    row_iq2_s = digits::row::<grids::Iq2S, Plain>,
+    row_iq3_xxs = digits::row::<grids::Iq3Xxs, Plain>,
+    row_iq3_s = digits::row::<grids::Iq3S, Plain>,
 );

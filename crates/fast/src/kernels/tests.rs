@@ -25,7 +25,7 @@ impl Random {
     }
 }
 
-const CODINGS: [(Coding, Encoding); 18] = [
+const CODINGS: [(Coding, Encoding); 25] = [
     (Coding::Q4_0, Encoding::Q4_0),
     (Coding::Q8_0, Encoding::Q8_0),
     (Coding::Q2K, Encoding::Q2K),
@@ -44,7 +44,27 @@ const CODINGS: [(Coding, Encoding); 18] = [
     (Coding::Q2_0, Encoding::Q2_0),
     (Coding::Tq1_0, Encoding::Tq1_0),
     (Coding::Tq2_0, Encoding::Tq2_0),
+    (Coding::Iq1S, Encoding::Iq1S),
+    (Coding::Iq1M, Encoding::Iq1M),
+    (Coding::Iq2Xxs, Encoding::Iq2Xxs),
+    (Coding::Iq2Xs, Encoding::Iq2Xs),
+    (Coding::Iq2S, Encoding::Iq2S),
+    (Coding::Iq3Xxs, Encoding::Iq3Xxs),
+    (Coding::Iq3S, Encoding::Iq3S),
 ];
+
+#[test]
+fn every_encoding_of_weights_in_blocks_has_a_row_kernel() {
+    for &encoding in Encoding::ALL {
+        let coding = Coding::of(encoding, 512);
+        assert_eq!(coding.is_some(), encoding.has_whole(), "{encoding}");
+        assert!(
+            coding.is_none_or(|coding| CODINGS.contains(&(coding, encoding))),
+            "{encoding} is tested below"
+        );
+        assert_eq!(Coding::of(encoding, 64), None);
+    }
+}
 
 /// Where a block has its factors in half precision.
 fn scale_positions(encoding: Encoding) -> &'static [usize] {
@@ -54,6 +74,8 @@ fn scale_positions(encoding: Encoding) -> &'static [usize] {
         Encoding::Q4K | Encoding::Q5K | Encoding::Q4_1 | Encoding::Q5_1 => &[0, 2],
         Encoding::Q6K => &[208],
         Encoding::Tq1_0 => &[52],
+        // Four nibbles, of which the highest has the upper bits of the exponent.
+        Encoding::Iq1M => &[54],
         Encoding::Tq2_0 => &[64],
         Encoding::Mxfp4 | Encoding::Nvfp4 => &[],
         _ => &[0],
