@@ -211,6 +211,15 @@ pub(crate) struct Opened {
     pub lane_mins: [[f32; LANES]; 4],
 }
 
+impl Opened {
+    pub(crate) const ZERO: Opened = Opened {
+        codes: [[0; 64]; 4],
+        scales: [[0.0; LANES]; 4],
+        mins: [0.0; LANES],
+        lane_mins: [[0.0; LANES]; 4],
+    };
+}
+
 /// What an encoding takes away from the products of whole groups.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Minima {
@@ -230,6 +239,8 @@ pub(crate) trait Open {
     /// Logarithm of what is taken away from every code.
     const OFFSET: Option<u32>;
     const MINIMA: Minima = Minima::None;
+    /// What the opened codes, which are then nibbles, are multiplied as.
+    const LEVELS: Option<&'static [u8; 16]> = None;
     fn open(bytes: &[u8], to: &mut Opened);
 }
 
@@ -238,15 +249,14 @@ pub(crate) trait Open {
 #[allow(clippy::needless_range_loop, reason = "lanes are what is counted")]
 #[inline(always)]
 pub(crate) fn row<O: Open, L: Lanes>(row: &[u8], x: Digits<'_>) -> f32 {
-    let mut opened = Opened {
-        codes: [[0; 64]; 4],
-        scales: [[0.0; LANES]; 4],
-        mins: [0.0; LANES],
-        lane_mins: [[0.0; LANES]; 4],
-    };
+    let mut opened = Opened::ZERO;
     let mut sums = [[0f32; LANES]; 2];
     for (b, (bytes, chunks)) in row.chunks_exact(O::BYTES).zip(x.chunks.chunks_exact(O::CHUNKS)).enumerate() {
         O::open(bytes, &mut opened);
+        if let Some(levels) = O::LEVELS {
+            let codes = opened.codes[..O::CHUNKS].as_flattened_mut();
+            codes.iter_mut().for_each(|code| *code = levels[usize::from(*code & 15)]);
+        }
         for (c, chunk) in chunks.iter().enumerate() {
             for l in 0..LANES {
                 let mut sum = 0i32;
@@ -280,17 +290,24 @@ pub(crate) fn row<O: Open, L: Lanes>(row: &[u8], x: Digits<'_>) -> f32 {
     L::load(&lanes).sum()
 }
 
-/// A number in half precision, in plain arithmetic: what asks the processor first is not inlined.
+/// A number in half precision, in plain arithmetic: what asks the processor first is not inlined. No subnormal number of
+/// single precision comes up on the way, not even where several are widened side by side and lanes are left over: each
+/// would cost more than a row's block.
 #[inline(always)]
 pub(crate) fn half(bytes: &[u8]) -> f32 {
     /// What exponents of half precision fall short of those of single precision.
-    const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
+    const REBIAS: u32 = 112 << 23;
+    /// The least number of half precision.
+    const LEAST: f32 = 1.0 / (1 << 24) as f32;
     let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * REBIAS;
-    // Infinities and NaN keep what is in their mantissa.
-    let special = f32::from_bits((bits & 0x3ff) << 13 | 0x7f80_0000);
-    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { magnitude };
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+    let magnitude = bits & 0x7fff;
+    let widened = match magnitude {
+        0..0x400 => (magnitude as i32 as f32 * LEAST).to_bits(),
+        0x400..0x7c00 => (magnitude << 13) + REBIAS,
+        // Infinities and NaN keep what is in their mantissa.
+        _ => magnitude << 13 | 0x7f80_0000,
+    };
+    f32::from_bits(widened | (bits & 0x8000) << 16)
 }
 
 /// The levels of IQ4_NL and IQ4_XS, 128 more.
@@ -319,11 +336,6 @@ fn open_halves(bytes: &[u8], to: &mut Opened) {
     }
 }
 
-#[inline(always)]
-fn to_levels(codes: &mut [[u8; 64]]) {
-    codes.as_flattened_mut().iter_mut().for_each(|code| *code = LEVELS[usize::from(*code)]);
-}
-
 pub(crate) struct Q4_0;
 impl Open for Q4_0 {
     const BYTES: usize = 4 * 18;
@@ -340,10 +352,10 @@ impl Open for Iq4Nl {
     const BYTES: usize = 4 * 18;
     const CHUNKS: usize = 2;
     const OFFSET: Option<u32> = Some(7);
+    const LEVELS: Option<&'static [u8; 16]> = Some(&LEVELS);
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         open_halves(bytes, to);
-        to_levels(&mut to.codes[..2]);
     }
 }
 
@@ -352,6 +364,7 @@ impl Open for Iq4Xs {
     const BYTES: usize = 136;
     const CHUNKS: usize = 4;
     const OFFSET: Option<u32> = Some(7);
+    const LEVELS: Option<&'static [u8; 16]> = Some(&LEVELS);
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         let d = half(bytes);
@@ -366,7 +379,6 @@ impl Open for Iq4Xs {
         }
         nibbles(&bytes[8..72], &mut to.codes[..2]);
         nibbles(&bytes[72..], &mut to.codes[2..]);
-        to_levels(&mut to.codes);
     }
 }
 
@@ -388,8 +400,12 @@ impl Open for Q8_0 {
 
 /// Two bits of each of four quarters in every byte of 32: chunk `c` has those of two.
 #[inline(always)]
-pub(crate) fn quarters(bytes: &[u8], c: usize, i: usize) -> u8 {
-    bytes[c / 2 * 32 + i % 32] >> (2 * (c % 2 * 2 + i / 32)) & 3
+pub(crate) fn quarters(bytes: &[u8], c: usize, codes: &mut [u8; 64]) {
+    for (h, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (code, byte) in codes.iter_mut().zip(&bytes[c / 2 * 32..]) {
+            *code = byte >> (2 * (c % 2 * 2 + h)) & 3;
+        }
+    }
 }
 
 pub(crate) struct Q2K;
@@ -402,9 +418,7 @@ impl Open for Q2K {
     fn open(bytes: &[u8], to: &mut Opened) {
         let (d, dmin) = (half(&bytes[80..]), half(&bytes[82..]));
         for c in 0..4 {
-            for i in 0..64 {
-                to.codes[c][i] = quarters(&bytes[16..80], c, i);
-            }
+            quarters(&bytes[16..80], c, &mut to.codes[c]);
             for l in 0..LANES {
                 let scale = bytes[4 * c + l / 4];
                 to.scales[c][l] = d * f32::from(scale & 15);
@@ -440,9 +454,11 @@ impl Open for Q3K {
         let packed: &[u8; 12] = bytes[96..].first_chunk().expect("a block's scales");
         let scales = q3_k_scales(packed).map(u64::to_le_bytes);
         for c in 0..4 {
-            for i in 0..64 {
-                let third = bytes[i % 32] >> (2 * c + i / 32) & 1;
-                to.codes[c][i] = quarters(&bytes[32..96], c, i) | third << 2;
+            quarters(&bytes[32..96], c, &mut to.codes[c]);
+            for (h, codes) in to.codes[c].as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                for (code, byte) in codes.iter_mut().zip(bytes) {
+                    *code |= (byte >> (2 * c + h) & 1) << 2;
+                }
             }
             for l in 0..LANES {
                 let scale = scales.as_flattened()[4 * c + l / 4];
@@ -463,10 +479,9 @@ impl Open for Q6K {
         let (high, rest) = rest.split_at(64);
         let d = half(&rest[16..]);
         for c in 0..4 {
-            for i in 0..64 {
-                let quarter = c % 2 * 2 + i / 32;
-                let upper = high[c / 2 * 32 + i % 32] >> (2 * quarter) & 3;
-                to.codes[c][i] = low[c / 2 * 64 + i] >> (4 * (c % 2)) & 15 | upper << 4;
+            quarters(high, c, &mut to.codes[c]);
+            for (code, low) in to.codes[c].iter_mut().zip(&low[c / 2 * 64..]) {
+                *code = low >> (4 * (c % 2)) & 15 | *code << 4;
             }
             for l in 0..LANES {
                 to.scales[c][l] = d * f32::from(rest[4 * c + l / 4].cast_signed());
@@ -526,9 +541,11 @@ impl Open for Q5K {
         nibbles(&bytes[48..112], &mut to.codes[..2]);
         nibbles(&bytes[112..], &mut to.codes[2..]);
         for c in 0..4 {
-            for i in 0..64 {
-                let group = c / 2 * 4 + c % 2 + i / 32 * 2;
-                to.codes[c][i] |= (bytes[16 + i % 32] >> group & 1) << 4;
+            for (h, codes) in to.codes[c].as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let group = c / 2 * 4 + c % 2 + 2 * h;
+                for (code, byte) in codes.iter_mut().zip(&bytes[16..]) {
+                    *code |= (byte >> group & 1) << 4;
+                }
             }
         }
     }

@@ -65,25 +65,37 @@ fn turn(point: u64, minuses: u8, offset: u32) -> u64 {
     (point ^ minuses * ((2 << offset) - 1)) + minuses
 }
 
+/// The bytes `at` a place, read at once: piece by piece they would be gathered with shuffles.
 #[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+fn piece<const BYTES: usize>(bytes: &[u8], at: usize) -> [u8; BYTES] {
+    *bytes[at..].first_chunk().expect("pieces are within a block")
 }
 
 #[inline(always)]
-fn double(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(piece(bytes, at))
+}
+
+#[inline(always)]
+pub(crate) fn double(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(piece(bytes, at))
 }
 
 #[inline(always)]
 fn quad(bytes: &[u8], at: usize) -> u64 {
-    u64::from(double(bytes, at)) | u64::from(double(bytes, at + 4)) << 32
+    u64::from_le_bytes(piece(bytes, at))
 }
 
-/// An odd number by its half.
+/// Steps by their halves: odd numbers.
 #[inline(always)]
-fn odd(half: u32) -> u8 {
-    (2 * half + 1) as u8
+fn odd(halves: u32) -> [u8; 4] {
+    (2 * halves + 0x0101_0101).to_le_bytes()
+}
+
+/// Two steps, each for 32 values.
+#[inline(always)]
+fn twice(a: u32, b: u32) -> [u8; 4] {
+    odd((a | b << 16) * 0x101)
 }
 
 /// Gives eight signs to each of eight sevens: the number of minuses is even.
@@ -98,24 +110,32 @@ fn even(sevens: u64) -> u64 {
 
 /// The four sevens of each of two words, in bytes.
 #[inline(always)]
-fn sevens(pair: [u32; 2]) -> u64 {
-    let bits = u64::from(pair[0]) | u64::from(pair[1]) << 32;
-    let seven = |i: u32| bits << i & 0x0000_007f_0000_007f << (8 * i);
+fn sevens(pair: u64) -> u64 {
+    let seven = |i: u32| pair << i & 0x0000_007f_0000_007f << (8 * i);
     seven(0) | seven(1) | seven(2) | seven(3)
+}
+
+/// The upper seven bits of four words of sixteen, in bytes.
+#[inline(always)]
+fn upper_sevens(words: u64) -> u64 {
+    let sevens = words >> 9 & 0x007f_007f_007f_007f;
+    let sevens = (sevens | sevens >> 8) & 0x0000_ffff_0000_ffff;
+    (sevens | sevens >> 16) & 0xffff_ffff
 }
 
 /// The pair of words of signs and a scale that IQ2_XXS and IQ3_XXS have for a chunk: the steps.
 #[inline(always)]
-fn steps_of(pair: [u32; 2]) -> [u8; 4] {
-    let [a, b] = pair.map(|bits| odd(bits >> 28));
-    [a, a, b, b]
+fn steps_of(pair: u64) -> [u8; 4] {
+    twice((pair >> 28) as u32 & 15, (pair >> 60) as u32)
 }
 
 /// The four nibbles of two bytes as steps.
 #[inline(always)]
-fn nibble_steps(scales: [u8; 2]) -> [u8; 4] {
-    let [a, b] = scales.map(u32::from);
-    [odd(a & 15), odd(a >> 4), odd(b & 15), odd(b >> 4)]
+fn nibble_steps(scales: u16) -> [u8; 4] {
+    let scales = u32::from(scales);
+    let scales = (scales | scales << 8) & 0x00ff_00ff;
+    let scales = (scales | scales << 4) & 0x0f0f_0f0f;
+    odd(scales)
 }
 
 /// A grid's points as codes: the offset is added.
@@ -148,19 +168,19 @@ const fn fours<const POINTS: usize>(points: &[[i8; 4]; POINTS], offset: i8) -> [
     codes
 }
 
-static IQ2_XXS: [u64; 256] = eights(&levels::IQ2_XXS, 1, 64);
-static IQ2_XS: [u64; 512] = eights(&levels::IQ2_XS, 1, 64);
-static IQ2_S: [u64; 1024] = eights(&levels::IQ2_S, 1, 64);
-static IQ3_XXS: [u32; 256] = fours(&levels::IQ3_XXS, 64);
-static IQ3_S: [u32; 512] = fours(&levels::IQ3_S, 64);
+pub(crate) static IQ2_XXS: [u64; 256] = eights(&levels::IQ2_XXS, 1, 64);
+pub(crate) static IQ2_XS: [u64; 512] = eights(&levels::IQ2_XS, 1, 64);
+pub(crate) static IQ2_S: [u64; 1024] = eights(&levels::IQ2_S, 1, 64);
+pub(crate) static IQ3_XXS: [u32; 256] = fours(&levels::IQ3_XXS, 64);
+pub(crate) static IQ3_S: [u32; 512] = fours(&levels::IQ3_S, 64);
 /// Eight times the points, shifted down by 1.
-static IQ1: [u64; 2048] = eights(&levels::IQ1, 8, 16 - 1);
+pub(crate) static IQ1: [u64; 2048] = eights(&levels::IQ1, 8, 16 - 1);
 
 pub(crate) struct Iq2Xxs;
 impl Iq2Xxs {
     #[inline(always)]
-    fn pair(bytes: &[u8], c: usize) -> [u32; 2] {
-        [double(bytes, 6 + 16 * c), double(bytes, 14 + 16 * c)]
+    fn pair(bytes: &[u8], c: usize) -> u64 {
+        u64::from(double(bytes, 6 + 16 * c)) | u64::from(double(bytes, 14 + 16 * c)) << 32
     }
 }
 impl Grid for Iq2Xxs {
@@ -192,12 +212,11 @@ impl Grid for Iq2Xs {
     }
     #[inline(always)]
     fn minuses(bytes: &[u8], c: usize) -> u64 {
-        let seven = |i: usize| u64::from(bytes[2 + 16 * c + 2 * i + 1] >> 1) << (8 * i);
-        even((0..8).fold(0, |bits, i| bits | seven(i)))
+        even(upper_sevens(quad(bytes, 2 + 16 * c)) | upper_sevens(quad(bytes, 10 + 16 * c)) << 32)
     }
     #[inline(always)]
     fn steps(bytes: &[u8], c: usize) -> [u8; 4] {
-        nibble_steps([bytes[66 + 2 * c], bytes[67 + 2 * c]])
+        nibble_steps(word(bytes, 66 + 2 * c))
     }
 }
 
@@ -219,17 +238,11 @@ impl Grid for Iq2S {
     }
     #[inline(always)]
     fn steps(bytes: &[u8], c: usize) -> [u8; 4] {
-        nibble_steps([bytes[74 + 2 * c], bytes[75 + 2 * c]])
+        nibble_steps(word(bytes, 74 + 2 * c))
     }
 }
 
 pub(crate) struct Iq3Xxs;
-impl Iq3Xxs {
-    #[inline(always)]
-    fn pair(bytes: &[u8], c: usize) -> [u32; 2] {
-        [double(bytes, 66 + 8 * c), double(bytes, 70 + 8 * c)]
-    }
-}
 impl Grid for Iq3Xxs {
     const BYTES: usize = 98;
     const OFFSET: u32 = 6;
@@ -241,11 +254,11 @@ impl Grid for Iq3Xxs {
     }
     #[inline(always)]
     fn minuses(bytes: &[u8], c: usize) -> u64 {
-        even(sevens(Self::pair(bytes, c)))
+        even(sevens(quad(bytes, 66 + 8 * c)))
     }
     #[inline(always)]
     fn steps(bytes: &[u8], c: usize) -> [u8; 4] {
-        steps_of(Self::pair(bytes, c))
+        steps_of(quad(bytes, 66 + 8 * c))
     }
 }
 
@@ -270,15 +283,17 @@ impl Grid for Iq3S {
     #[inline(always)]
     fn steps(bytes: &[u8], c: usize) -> [u8; 4] {
         let scales = u32::from(bytes[106 + c]);
-        let (a, b) = (odd(scales & 15), odd(scales >> 4));
-        [a, a, b, b]
+        twice(scales & 15, scales >> 4)
     }
 }
+
+/// What a point that is shifted up has more.
+pub(crate) const UP: u64 = 0x0202_0202_0202_0202;
 
 /// A point, shifted down or up by 1.
 #[inline(always)]
 fn shifted(point: usize, down: bool) -> u64 {
-    IQ1[point] + if down { 0 } else { 0x0202_0202_0202_0202 }
+    IQ1[point] + if down { 0 } else { UP }
 }
 
 pub(crate) struct Iq1S;
@@ -297,8 +312,8 @@ impl Grid for Iq1S {
     }
     #[inline(always)]
     fn steps(bytes: &[u8], c: usize) -> [u8; 4] {
-        let step = |g: usize| odd(u32::from(word(bytes, 34 + 4 * c + 2 * g) >> 12 & 7));
-        [step(0), step(0), step(1), step(1)]
+        let pair = double(bytes, 34 + 4 * c);
+        twice(pair >> 12 & 7, pair >> 28 & 7)
     }
 }
 
@@ -324,6 +339,7 @@ impl Grid for Iq1M {
     #[inline(always)]
     fn steps(bytes: &[u8], c: usize) -> [u8; 4] {
         let scales = u32::from(word(bytes, 48 + 2 * c));
-        [0, 3, 6, 9].map(|at| odd(scales >> at & 7))
+        let three = |i: u32| scales << (5 * i) & 7 << (8 * i);
+        odd(three(0) | three(1) | three(2) | three(3))
     }
 }

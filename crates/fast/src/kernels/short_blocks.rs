@@ -126,10 +126,10 @@ impl Open for Mxfp4 {
     const BYTES: usize = 4 * 17;
     const CHUNKS: usize = 2;
     const OFFSET: Option<u32> = Some(4);
+    const LEVELS: Option<&'static [u8; 16]> = Some(&E2M1);
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         nibbles::<17, 1>(bytes, to);
-        to.codes[..2].as_flattened_mut().iter_mut().for_each(|code| *code = E2M1[usize::from(*code)]);
         for (b, block) in bytes.chunks_exact(17).enumerate() {
             let scale = E8M0[usize::from(block[0])];
             to.scales[..2].iter_mut().for_each(|lanes| lanes[4 * b..][..4].fill(scale));
@@ -142,14 +142,15 @@ impl Open for Nvfp4 {
     const BYTES: usize = 2 * 36;
     const CHUNKS: usize = 2;
     const OFFSET: Option<u32> = Some(4);
+    const LEVELS: Option<&'static [u8; 16]> = Some(&E2M1);
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         for (c, block) in bytes.chunks_exact(36).enumerate() {
             // Groups of sixteen, the lower nibbles of eight bytes and then the upper ones.
             for (g, codes) in to.codes[c].as_chunks_mut::<16>().0.iter_mut().enumerate() {
                 for (i, byte) in block[4 + 8 * g..][..8].iter().enumerate() {
-                    codes[i] = E2M1[usize::from(byte & 15)];
-                    codes[8 + i] = E2M1[usize::from(byte >> 4)];
+                    codes[i] = byte & 15;
+                    codes[8 + i] = byte >> 4;
                 }
                 to.scales[c][4 * g..][..4].fill(UE4M3[usize::from(block[g])]);
             }

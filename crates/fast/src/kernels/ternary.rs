@@ -12,9 +12,7 @@ impl Open for Tq2_0 {
     #[inline(always)]
     fn open(bytes: &[u8], to: &mut Opened) {
         for (c, codes) in to.codes.iter_mut().enumerate() {
-            for (i, code) in codes.iter_mut().enumerate() {
-                *code = quarters(&bytes[..64], c, i);
-            }
+            quarters(&bytes[..64], c, codes);
         }
         to.scales.as_flattened_mut().fill(half(&bytes[64..]));
     }
