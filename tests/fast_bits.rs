@@ -87,6 +87,41 @@ fn splits_change_nothing() {
     }
 }
 
+/// As many positions as attention takes at a time, and more: neither the calls nor the threads, which decide how queries
+/// are put together, change a bit of any query.
+#[test]
+fn long_texts_have_the_bits_of_their_parts() {
+    const LONG: usize = 300;
+    for name in ["models/dense-unequal-f32", "gguf-good/moe-experts-f32-q8_0.gguf"] {
+        let checkpoint = open(name);
+        let config = checkpoint.config();
+        let tokens = text(config, LONG);
+        for kv in [Kv::F32, Kv::F16] {
+            let run = |threads, kernels, call: usize| {
+                let weights = checkpoint.weights(NonFinitePolicy::Refuse).unwrap();
+                let model = Model::new(config, weights, with(threads, kernels));
+                let (mut tap, mut state) = (Collect::all(), State::with_kv(config, kv));
+                for tokens in tokens.chunks(call) {
+                    model.forward(tokens, &mut state, Logits::Last, &mut tap).unwrap();
+                }
+                (tap.into_trace(), state)
+            };
+            for (one, calls) in [(LONG, &[150, 100, 7][..]), (4, &[1, 3])] {
+                let (expected, state) = run(1, Kernels::detect(), one);
+                let layer = config.layer_types.iter().position(|l| *l == LayerType::FullAttention).unwrap();
+                let point = format!("model.layers.{layer}.self_attn.attn_out");
+                let mut others: Vec<_> =
+                    calls.iter().map(|&call| (call, run(3, Kernels::detect(), call))).collect();
+                others.extend(Kernels::all().into_iter().map(|k| (one, run(2, k, one))));
+                for (call, (found, after)) in others {
+                    assert!(bits(&expected, &point) == bits(&found, &point), "{name} {kv:?} {one} {call}");
+                    assert!(state == after, "{name} {kv:?} {one} {call}: the states differ");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_restored_state_continues() {
     for name in CHECKPOINTS {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::error::Error;
 use crate::forward::{Model, Rows};
-use crate::kernels::plain::Cache;
+use crate::kernels::attention::{Cache, Queries, Room};
 use crate::linear::Product;
 use crate::points::{Points, slice, slice_mut};
 use crate::prepared::PreparedAttention;
@@ -12,9 +12,16 @@ use crate::rope::Rotation;
 use crate::state::{AttentionState, Cached};
 
 thread_local! {
-    /// Scores, kept from head to head.
-    static WEIGHTS: RefCell<Vec<f32>> = RefCell::default();
+    /// Working space, kept from tile to tile.
+    static ROOM: RefCell<Room> = RefCell::default();
 }
+
+/// Query heads of all tokens that go over the cache together: many enough that its blocks are loaded seldom, and few
+/// enough that they stay in the second-level cache beside one, 3.3 KiB each where heads are 256 wide.
+const ROWS: usize = 96;
+
+/// Tiles for each thread at least, if there are so many tokens: later ones see more positions.
+const TILES: usize = 4;
 
 impl Model<'_> {
     pub(crate) fn attention(
@@ -85,26 +92,40 @@ impl Model<'_> {
         });
     }
 
-    /// Each query over positions up to its own. Query head `h` reads key head `h / (H/Hkv)`; those that share one go
-    /// together.
+    /// Each query over positions up to its own. Query head `h` reads key head `h / (H/Hkv)`; those of some tokens that
+    /// share one go together, and it changes no bit how many.
     fn attend(&self, q: &Rows, state: &AttentionState, past: usize, out: &mut Rows) {
         let c = self.config;
-        let (dh, kv_heads) = (c.head_dim, c.num_key_value_heads);
-        let group = c.num_attention_heads / kv_heads * dh;
-        let scale = (1.0 / (dh as f64).sqrt()) as f32;
-        let mut groups: Vec<_> = slice_mut(out).chunks_exact_mut(group).enumerate().collect();
-        self.team.each(&mut groups, |(i, out)| {
-            let (t, kv_head) = (*i / kv_heads, *i % kv_heads);
-            let (stride, first) = (kv_heads * dh, kv_head * dh);
-            let (queries, positions) = (&slice(q)[*i * group..][..group], past + t + 1);
-            WEIGHTS.with_borrow_mut(|weights| match (&state.k, &state.v) {
+        let (head_dim, kv_heads, tokens) = (c.head_dim, c.num_key_value_heads, q.nrows());
+        let heads = c.num_attention_heads / kv_heads;
+        let (group, stride) = (heads * head_dim, c.num_attention_heads * head_dim);
+        let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
+        let tiles = (tokens * heads).div_ceil(ROWS).max((TILES * self.team.threads()).div_ceil(kv_heads));
+        let tile = tokens.div_ceil(tiles);
+        // Rows of a tile's output: `[tokens / tile, Hkv, tile]` of `[group]`.
+        let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
+        parts.resize_with(tokens.div_ceil(tile) * kv_heads, || Vec::with_capacity(tile));
+        for (i, out) in slice_mut(out).chunks_exact_mut(group).enumerate() {
+            let (t, kv_head) = (i / kv_heads, i % kv_heads);
+            parts[t / tile * kv_heads + kv_head].push(out);
+        }
+        let mut parts: Vec<_> = parts.into_iter().enumerate().collect();
+        self.team.each(&mut parts, |(i, out)| {
+            let (t, kv_head) = (*i / kv_heads * tile, *i % kv_heads);
+            let q = &slice(q)[t * stride + kv_head * group..];
+            let queries = Queries { q, stride, head_dim, positions: past + t + 1, scale };
+            let (stride, first) = (kv_heads * head_dim, kv_head * head_dim);
+            ROOM.with_borrow_mut(|room| match (&state.k, &state.v) {
                 (Cached::F32(k), Cached::F32(v)) => {
-                    let cache = Cache { k: &k[..], v: &v[..], stride, first };
-                    (self.table.attend)(queries, dh, dh, &cache, positions, scale, weights, out);
+                    (self.table.attend)(&queries, &Cache { k: &k[..], v: &v[..], stride, first }, room, out);
                 }
                 (Cached::F16(k), Cached::F16(v)) => {
-                    let cache = Cache { k: &k[..], v: &v[..], stride, first };
-                    (self.table.attend_f16)(queries, dh, dh, &cache, positions, scale, weights, out);
+                    (self.table.attend_f16)(
+                        &queries,
+                        &Cache { k: &k[..], v: &v[..], stride, first },
+                        room,
+                        out,
+                    );
                 }
                 _ => unreachable!("a state's caches are of one kind"),
             });

@@ -27,4 +27,4 @@ pub use kernels::Kernels;
 pub use state::{Kv, State};
 
 /// What every report of the fast path says it is. See `docs/contract.md`.
-pub const CONTRACT: &str = "etalon-fast/2";
+pub const CONTRACT: &str = "etalon-fast/3";

@@ -6,7 +6,7 @@ use super::lane::{LANES, Lanes};
 use super::superblock::Sums;
 use super::*;
 
-table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 16,
+table!("avx2", #[target_feature(enable = "avx2,fma,f16c")] Avx2, 2 x 2, 16, 1 x 4,
     fix = fixed::fix_pairs,
     open = superblock::open_in_rows,
     scatter = superblock::scatter,
@@ -117,6 +117,28 @@ impl Lanes for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn sums(of: [Avx2; 4]) -> [f32; 4] {
+        // SAFETY: four numbers are a register; used only in functions compiled for AVX2.
+        unsafe {
+            let pair = |a: Avx2, b: Avx2| {
+                let (a, b) = (_mm256_add_ps(a.0, a.1), _mm256_add_ps(b.0, b.1)); // eight lanes of each
+                let lower = _mm256_permute2f128_ps::<0x20>(a, b);
+                _mm256_castps_pd(_mm256_add_ps(lower, _mm256_permute2f128_ps::<0x31>(a, b)))
+            };
+            let [a, b, c, d] = of;
+            let (ab, cd) = (pair(a, b), pair(c, d)); // four lanes of each
+            let lower = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+            let two = _mm256_add_ps(lower, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+            let one = _mm256_add_ps(two, _mm256_movehdup_ps(two)); // at 0 and 2 of each half
+            let (ac, bd) = (_mm256_castps256_ps128(one), _mm256_extractf128_ps::<1>(one));
+            let mut sums = [0.0; 4];
+            let even = _mm_shuffle_ps::<0b10_00_10_00>(ac, bd); // a, c, b, d
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_permute_ps::<0b11_01_10_00>(even));
+            sums
         }
     }
 }

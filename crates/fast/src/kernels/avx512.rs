@@ -12,6 +12,7 @@ table!(
     Avx512,
     4 x 6,
     32,
+    6 x 4,
     fix = avx512_tiles::fix::<avx512_tiles::Pairs>,
     open = avx512_tiles::open_in_rows,
     scatter = avx512_tiles::scatter,
@@ -119,6 +120,28 @@ impl Lanes for Avx512 {
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn sums(of: [Avx512; 4]) -> [f32; 4] {
+        // SAFETY: four numbers are a register; used only in functions compiled for AVX-512.
+        unsafe {
+            let pair = |a, b| {
+                let lower = _mm512_shuffle_f32x4::<0x44>(a, b);
+                _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0xee>(a, b))
+            };
+            let [a, b, c, d] = of;
+            let (ab, cd) = (pair(a.0, b.0), pair(c.0, d.0)); // eight lanes of each
+            let lower = _mm512_shuffle_f32x4::<0x88>(ab, cd);
+            let four = _mm512_add_ps(lower, _mm512_shuffle_f32x4::<0xdd>(ab, cd)); // four of each
+            let two = _mm512_add_ps(four, _mm512_shuffle_ps::<0x4e>(four, four));
+            let one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
+            let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            let mut sums = [0.0; 4];
+            let four = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, one));
+            _mm_storeu_ps(sums.as_mut_ptr(), four);
+            sums
         }
     }
 }

@@ -38,6 +38,11 @@ pub(crate) trait Lanes: Copy {
     fn add_product(self, a: Self, b: Self) -> Self;
     /// The fixed tree: halves, halves of those, and so on.
     fn sum(self) -> f32;
+    /// [`Lanes::sum`] of each.
+    #[inline(always)]
+    fn sums(of: [Self; 4]) -> [f32; 4] {
+        [of[0].sum(), of[1].sum(), of[2].sum(), of[3].sum()]
+    }
 }
 
 /// The definition.

@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -35,10 +36,11 @@ pub(crate) mod tile;
 
 use ndarray::ArrayViewMut2;
 
+use attention::{Cache, Queries, Room};
 use digits::{Chunk, Coding, Digits, Layout};
 use fixed::{COLUMNS, TOKENS, TokenTile};
 use lane::Lane;
-use plain::{Cache, DeltaHead};
+use plain::DeltaHead;
 use superblock::{RowTile, Super};
 use tile::{Panel, TOGETHER, Tokens};
 
@@ -47,8 +49,8 @@ pub(crate) type Row = fn(&[u8], Digits<'_>) -> f32;
 /// Rows of plain numbers times a token.
 pub(crate) type Numbers = fn([&[u8]; TOGETHER], &[Lane]) -> [f32; TOGETHER];
 
-#[allow(clippy::type_complexity, reason = "signatures as they are in `plain` and `tile`")]
-/// The functions of one instruction set. Their meaning is that of the same names in `plain` and `tile`.
+#[allow(clippy::type_complexity, reason = "signatures as they are in the modules")]
+/// The functions of one instruction set. Their meaning is that of the same names in `plain`, `tile` and `attention`.
 pub(crate) struct Table {
     name: &'static str,
     /// Tokens of a tile of [`Table::product`].
@@ -97,8 +99,8 @@ pub(crate) struct Table {
     pub add_scaled: fn(&mut [f32], f32, &[f32]),
     pub convolve: fn(&[&[f32]], &[&[f32]], &mut [f32]),
     pub delta_rule: fn(&DeltaHead<'_>, &mut [f64], &mut [f32]),
-    pub attend: fn(&[f32], usize, usize, &Cache<'_, [f32]>, usize, f32, &mut Vec<f32>, &mut [f32]),
-    pub attend_f16: fn(&[f32], usize, usize, &Cache<'_, [u8]>, usize, f32, &mut Vec<f32>, &mut [f32]),
+    pub attend: fn(&Queries<'_>, &Cache<'_, [f32]>, &mut Room, &mut [&mut [f32]]),
+    pub attend_f16: fn(&Queries<'_>, &Cache<'_, [u8]>, &mut Room, &mut [&mut [f32]]),
 }
 
 impl Table {
@@ -143,10 +145,11 @@ impl Table {
     }
 }
 
-/// Compiles the functions of `plain` and `tile` for an instruction set and makes their table: lanes, rows and tokens
-/// of a tile, columns of the delta rule.
+/// Compiles the functions of `plain`, `tile` and `attention` for an instruction set and makes their table: lanes, rows
+/// and tokens of a tile, columns of the delta rule, queries and lane groups of values in attention.
 macro_rules! table {
     ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal,
+        $queries:literal x $groups:literal,
         fix = $fix:expr, open = $open_row:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
             product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
@@ -172,10 +175,10 @@ macro_rules! table {
             convolve(rows: &[&[f32]], taps: &[&[f32]], y: &mut [f32]) = plain::convolve;
             delta_rule(head: &DeltaHead<'_>, state: &mut [f64], out: &mut [f32])
                 = plain::delta_rule::<$lanes, $columns>;
-            attend(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_, [f32]>, positions: usize,
-                scale: f32, weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes, [f32]>;
-            attend_f16(queries: &[f32], stride: usize, head_dim: usize, cache: &Cache<'_, [u8]>, positions: usize,
-                scale: f32, weights: &mut Vec<f32>, out: &mut [f32]) = plain::attend::<$lanes, [u8]>;
+            attend(queries: &Queries<'_>, cache: &Cache<'_, [f32]>, room: &mut Room, out: &mut [&mut [f32]])
+                = attention::attend::<$lanes, $queries, $groups, [f32]>;
+            attend_f16(queries: &Queries<'_>, cache: &Cache<'_, [u8]>, room: &mut Room, out: &mut [&mut [f32]])
+                = attention::attend::<$lanes, $queries, $groups, [u8]>;
         );
 
         pub(super) const TABLE: Table = Table {
@@ -192,10 +195,8 @@ macro_rules! table {
     };
     (@function [$(#[$feature:meta])*]
         $function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:expr) => {
-        #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its shape")]
         fn $function($($argument: $type),*) $(-> $result)? {
             $(#[$feature])*
-            #[allow(clippy::too_many_arguments)]
             fn compiled($($argument: $type),*) $(-> $result)? {
                 $body($($argument),*)
             }

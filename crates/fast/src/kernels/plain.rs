@@ -2,7 +2,7 @@
 //! independent or summed in a fixed order, and multiply-adds are fused where they are written so: the bits are the
 //! same for all.
 
-use super::lane::{LANES, Lanes};
+use super::lane::Lanes;
 use super::tile::dot;
 
 /// `e^x` to about one unit in the last place; 0 or infinity beyond f32's normal range, NaN for NaN.
@@ -25,7 +25,9 @@ pub(crate) fn exp(x: f32) -> f32 {
     for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = r.mul_add(p, c);
     }
-    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    let power = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    // The low bits of what is no number would make one of it.
+    if x.is_nan() { x } else { power }
 }
 
 #[inline(always)]
@@ -221,114 +223,4 @@ fn delta_columns<L: Lanes, const W: usize>(
         }
         std::mem::swap(&mut now, &mut next);
     }
-}
-
-/// Positions whose weighted values are summed before they join the rest: bounds the error of long contexts.
-const POSITIONS: usize = 128;
-
-/// The cache of one key-value head: rows `stride` numbers apart, from `first` on.
-pub(crate) struct Cache<'a, C: Held + ?Sized> {
-    pub k: &'a C,
-    pub v: &'a C,
-    pub stride: usize,
-    pub first: usize,
-}
-
-/// Cached numbers, whatever they are held in.
-pub(crate) trait Held {
-    /// `wide.len()` of them from `at` on; in `wide` if they are held in another type.
-    fn row<'a, L: Lanes>(&'a self, at: usize, wide: &'a mut [f32]) -> &'a [f32];
-}
-
-impl Held for [f32] {
-    #[inline(always)]
-    fn row<'a, L: Lanes>(&'a self, at: usize, wide: &'a mut [f32]) -> &'a [f32] {
-        &self[at..at + wide.len()]
-    }
-}
-
-/// f16, the low byte first.
-impl Held for [u8] {
-    #[inline(always)]
-    fn row<'a, L: Lanes>(&'a self, at: usize, wide: &'a mut [f32]) -> &'a [f32] {
-        let (groups, rest) = self[2 * at..2 * (at + wide.len())].as_chunks::<{ 2 * LANES }>();
-        let (lanes, last) = wide.as_chunks_mut::<LANES>();
-        for (lane, group) in lanes.iter_mut().zip(groups) {
-            L::load_f16(group).store(lane);
-        }
-        for (x, bytes) in last.iter_mut().zip(rest.as_chunks::<2>().0) {
-            *x = half::f16::from_le_bytes(*bytes).to_f32();
-        }
-        wide
-    }
-}
-
-/// `softmax(q·kᵀ·scale) v` of the query heads that share a key-value head, over `positions`: `queries` and `out` are
-/// `[heads, Dh]`, queries `query_stride` apart. `weights` is working space.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its shape")]
-pub(crate) fn attend<L: Lanes, C: Held + ?Sized>(
-    queries: &[f32],
-    query_stride: usize,
-    head_dim: usize,
-    cache: &Cache<'_, C>,
-    positions: usize,
-    scale: f32,
-    weights: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let heads = out.len() / head_dim;
-    let mut wide = vec![0f32; head_dim];
-    weights.clear();
-    weights.resize(heads * positions, 0.0);
-    for p in 0..positions {
-        let k = cache.k.row::<L>(p * cache.stride + cache.first, &mut wide);
-        for h in 0..heads {
-            weights[h * positions + p] = dot::<L>(&queries[h * query_stride..][..head_dim], k) * scale;
-        }
-    }
-    for weights in weights.chunks_exact_mut(positions) {
-        softmax(weights);
-    }
-    out.fill(0.0);
-    let mut partial = vec![0f32; out.len()];
-    for start in (0..positions).step_by(POSITIONS) {
-        partial.fill(0.0);
-        for p in start..positions.min(start + POSITIONS) {
-            let v = cache.v.row::<L>(p * cache.stride + cache.first, &mut wide);
-            for (h, partial) in partial.chunks_exact_mut(head_dim).enumerate() {
-                add_scaled(partial, weights[h * positions + p], v);
-            }
-        }
-        out.iter_mut().zip(&partial).for_each(|(o, p)| *o += p);
-    }
-}
-
-/// In place: `e^(x−max) / Σ e^(x−max)`.
-#[inline(always)]
-fn softmax(x: &mut [f32]) {
-    let mut max = f32::NEG_INFINITY;
-    for &x in x.iter() {
-        // NaN wins and stays.
-        if x > max || x.is_nan() {
-            max = x;
-        }
-    }
-    let (mut lanes, mut sum) = ([0f64; LANES], 0f64);
-    let (whole, rest) = x.as_chunks_mut::<LANES>();
-    for x in whole {
-        for l in 0..LANES {
-            x[l] = exp(x[l] - max);
-            lanes[l] += f64::from(x[l]);
-        }
-    }
-    for x in rest {
-        *x = exp(*x - max);
-        sum += f64::from(*x);
-    }
-    for lane in lanes {
-        sum += lane;
-    }
-    let scale = (1.0 / sum) as f32;
-    x.iter_mut().for_each(|x| *x *= scale);
 }

@@ -8,6 +8,7 @@ table!(
     Plain,
     1 x 1,
     8,
+    1 x 1,
     fix = fixed::fix_pairs,
     open = superblock::open_in_rows,
     scatter = superblock::scatter,
