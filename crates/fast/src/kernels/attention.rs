@@ -86,18 +86,50 @@ impl Held for [u8] {
 /// Working space, kept from call to call: its size depends on the rows, not on the positions.
 #[derive(Default)]
 pub(crate) struct Room {
+    /// One piece of memory: pieces of many sizes would each begin huge pages of their own.
+    lanes: Vec<Lane>,
+    rows: Vec<Row>,
+    factors: Vec<[f32; 2]>,
+}
+
+/// The parts of a room.
+struct Parts<'a> {
     /// Queries, what their blocks so far sum to, and the sums of this block: a tile of rows after the other,
     /// `[groups, rows]` each.
-    queries: Vec<Lane>,
-    sums: Vec<Lane>,
-    block: Vec<Lane>,
+    queries: &'a mut [Lane],
+    sums: &'a mut [Lane],
+    block: &'a mut [Lane],
     /// Scores of a block and then their weights: `[rows, BLOCK]`.
-    scores: Vec<f32>,
-    rows: Vec<Row>,
-    /// What a row's sums of this block and those before it are to be multiplied by.
-    factors: Vec<[f32; 2]>,
+    scores: &'a mut [f32],
     /// Keys or values of a block.
-    panel: Vec<Lane>,
+    panel: &'a mut [Lane],
+    rows: &'a mut [Row],
+    /// What a row's sums of this block and those before it are to be multiplied by.
+    factors: &'a mut [[f32; 2]],
+}
+
+impl Room {
+    /// For rows that lie like this.
+    #[inline(always)]
+    fn parts(&mut self, shape: Shape) -> Parts<'_> {
+        let lanes = shape.rows * shape.groups;
+        let scores = shape.rows * BLOCK / LANES;
+        let panel = if shape.copied() { BLOCK } else { NEAR } * apart(shape.groups);
+        let needed = 3 * lanes + scores + panel;
+        if self.lanes.len() < needed {
+            self.lanes = Vec::new();
+            self.lanes = vec![Lane::ZERO; needed];
+        }
+        self.rows.resize(shape.rows, Row { max: f32::NEG_INFINITY, sum: 0.0 });
+        self.factors.resize(shape.rows, [0.0; 2]);
+        let (queries, rest) = self.lanes.split_at_mut(lanes);
+        let (sums, rest) = rest.split_at_mut(lanes);
+        let (block, rest) = rest.split_at_mut(lanes);
+        let (scores, rest) = rest.split_at_mut(scores);
+        let (panel, _) = rest.split_at_mut(panel);
+        let (rows, factors) = (&mut self.rows[..], &mut self.factors[..]);
+        Parts { queries, sums, block, scores: flat_mut(scores), panel, rows, factors }
+    }
 }
 
 /// What a row's blocks so far have come to: the weights in `sums` are `e^(score − max)`, `sum` is theirs.
@@ -152,6 +184,12 @@ struct Shape {
 }
 
 impl Shape {
+    /// Whether there are so many rows that blocks are copied.
+    #[inline(always)]
+    fn copied(&self) -> bool {
+        self.rows >= COPIED
+    }
+
     /// Positions of the block from `start` on that a row sees.
     #[inline(always)]
     fn seen(&self, row: usize, start: usize) -> usize {
@@ -211,36 +249,30 @@ pub(crate) fn attend<L: Lanes, const R: usize, const C: usize, H: Held + ?Sized>
         heads,
         positions: queries.positions,
     };
-    room.begin(queries, shape);
+    let parts = &mut room.parts(shape);
+    parts.begin(queries, shape);
     let end = queries.positions + out.len() - 1;
     for start in (0..end).step_by(BLOCK) {
         let count = BLOCK.min(end - start);
-        scores::<L, R, H>(cache, queries.head_dim, start, count, shape, room);
-        for (row, scores) in room.scores.chunks_exact_mut(BLOCK).enumerate() {
+        scores::<L, H>(cache, queries.head_dim, start, count, shape, parts);
+        for (row, scores) in parts.scores.chunks_exact_mut(BLOCK).enumerate() {
             let seen = shape.seen(row, start);
             if seen > 0 {
                 let block = weigh(&mut scores[..seen], queries.scale);
-                room.factors[row] = room.rows[row].join(block, start == 0);
+                parts.factors[row] = parts.rows[row].join(block, start == 0);
             }
         }
-        values::<L, R, C, H>(cache, queries.head_dim, start, count, shape, room);
-        join::<L>(start, shape, room);
+        values::<L, C, H>(cache, queries.head_dim, start, count, shape, parts);
+        join::<L>(start, shape, parts);
     }
-    room.finish(queries.head_dim, shape, out);
+    parts.finish(queries.head_dim, shape, out);
 }
 
-impl Room {
+impl Parts<'_> {
     /// Takes the queries in, what fills up their last lane group zero.
     #[inline(always)]
     fn begin(&mut self, queries: &Queries<'_>, shape: Shape) {
-        let lanes = shape.rows * shape.groups;
-        self.queries.resize(lanes, Lane::ZERO);
-        self.sums.resize(lanes, Lane::ZERO);
         self.sums.fill(Lane::ZERO);
-        self.block.resize(lanes, Lane::ZERO);
-        self.scores.resize(shape.rows * BLOCK, 0.0);
-        self.rows.resize(shape.rows, Row { max: f32::NEG_INFINITY, sum: 0.0 });
-        self.factors.resize(shape.rows, [0.0; 2]);
         for row in 0..shape.rows {
             let at = row / shape.heads * queries.stride + row % shape.heads * queries.head_dim;
             let (first, apart) = shape.lanes(row);
@@ -256,7 +288,7 @@ impl Room {
     #[inline(always)]
     fn finish(&self, head_dim: usize, shape: Shape, out: &mut [&mut [f32]]) {
         let heads = out.iter_mut().flat_map(|token| token.chunks_exact_mut(head_dim));
-        for ((row, y), sums) in heads.enumerate().zip(&self.rows) {
+        for ((row, y), sums) in heads.enumerate().zip(&*self.rows) {
             let (share, (first, apart)) = (sums.share(), shape.lanes(row));
             for (g, y) in y.chunks_mut(LANES).enumerate() {
                 for (y, x) in y.iter_mut().zip(&self.sums[first + g * apart].0) {
@@ -265,6 +297,11 @@ impl Room {
             }
         }
     }
+}
+
+/// Lane groups from a copied row to the next: an odd number of lines, so that successive rows lie in different sets.
+fn apart(groups: usize) -> usize {
+    groups | 1
 }
 
 /// Rows of keys or values, of whole lane groups, `stride` numbers apart.
@@ -284,7 +321,7 @@ impl<'a> Panel<'a> {
         positions: std::ops::Range<usize>,
         head_dim: usize,
         copy: bool,
-        to: &'a mut Vec<Lane>,
+        to: &'a mut [Lane],
     ) -> Panel<'a> {
         let groups = head_dim.div_ceil(LANES);
         if let Some(numbers) = held.numbers()
@@ -293,11 +330,7 @@ impl<'a> Panel<'a> {
         {
             return Panel { numbers: &numbers[positions.start * stride + first..], stride, groups };
         }
-        // An odd number of lines, so that successive rows lie in different sets.
-        let apart = groups | 1;
-        if to.len() < positions.len() * apart {
-            to.resize(positions.len() * apart, Lane::ZERO);
-        }
+        let apart = apart(groups);
         for (p, row) in positions.zip(to.chunks_exact_mut(apart)) {
             row[groups - 1] = Lane::ZERO;
             held.read::<L>(p * stride + first, &mut flat_mut(row)[..head_dim]);
@@ -313,27 +346,27 @@ impl<'a> Panel<'a> {
 
 /// Scores of a block of positions, before they are scaled. Those of positions that a row does not see may be anything.
 #[inline(always)]
-fn scores<L: Lanes, const R: usize, H: Held + ?Sized>(
+fn scores<L: Lanes, H: Held + ?Sized>(
     cache: &Cache<'_, H>,
     head_dim: usize,
     start: usize,
     count: usize,
     shape: Shape,
-    room: &mut Room,
+    parts: &mut Parts<'_>,
 ) {
     let rows_apart = (cache.stride, cache.first);
     for near in (0..count).step_by(NEAR) {
         let len = NEAR.min(count - near);
         let positions = start + near..start + near + len;
-        let copy = shape.rows >= COPIED;
-        let keys = Panel::of::<L, H>(cache.k, rows_apart, positions, head_dim, copy, &mut room.panel);
+        let copy = shape.copied();
+        let keys = Panel::of::<L, H>(cache.k, rows_apart, positions, head_dim, copy, parts.panel);
         for (first, rows) in shape.tiles(start) {
             let seen = shape.seen(first + rows - 1, start).saturating_sub(near).min(len);
-            let queries = &room.queries[first * shape.groups..][..rows * shape.groups];
+            let queries = &parts.queries[first * shape.groups..][..rows * shape.groups];
             for p in (0..seen).step_by(TOGETHER) {
                 // Twice the last one rather than one that is not there.
                 let keys: [_; TOGETHER] = std::array::from_fn(|i| keys.row((p + i).min(len - 1)));
-                let to = &mut room.scores[first * BLOCK + near + p..];
+                let to = &mut parts.scores[first * BLOCK + near + p..];
                 constant!(rows, N => dots::<L, N>(queries, keys, to));
             }
         }
@@ -403,29 +436,29 @@ fn weigh(x: &mut [f32], scale: f32) -> Row {
 
 /// Sums the weighted values of a block, in the order of positions.
 #[inline(always)]
-fn values<L: Lanes, const R: usize, const C: usize, H: Held + ?Sized>(
+fn values<L: Lanes, const C: usize, H: Held + ?Sized>(
     cache: &Cache<'_, H>,
     head_dim: usize,
     start: usize,
     count: usize,
     shape: Shape,
-    room: &mut Room,
+    parts: &mut Parts<'_>,
 ) {
-    room.block.fill(Lane::ZERO);
-    let copy = shape.rows >= COPIED;
+    parts.block.fill(Lane::ZERO);
+    let copy = shape.copied();
     let part = if copy { BLOCK } else { NEAR };
     for near in (0..count).step_by(part) {
         let positions = start + near..start + count.min(near + part);
         let rows_apart = (cache.stride, cache.first);
-        let values = Panel::of::<L, H>(cache.v, rows_apart, positions, head_dim, copy, &mut room.panel);
+        let values = Panel::of::<L, H>(cache.v, rows_apart, positions, head_dim, copy, parts.panel);
         for group in (0..shape.groups).step_by(C) {
             let columns = C.min(shape.groups - group);
             for (first, rows) in shape.tiles(start) {
                 // What all rows see, then what some see.
                 let seen = |row: usize| shape.seen(row, start).saturating_sub(near).min(part);
                 let all = seen(first);
-                let sums = &mut room.block[first * shape.groups + group * rows..];
-                let weights = &room.scores[first * BLOCK + near..];
+                let sums = &mut parts.block[first * shape.groups + group * rows..];
+                let weights = &parts.scores[first * BLOCK + near..];
                 constant!(rows, N => add::<L, N, C>(weights, values, 0..all, group, columns, sums, N));
                 for row in 1..rows {
                     let some = all..seen(first + row);
@@ -500,15 +533,15 @@ fn add_columns<L: Lanes, const N: usize, const C: usize>(
 
 /// Adds a block's sums to those before it.
 #[inline(always)]
-fn join<L: Lanes>(start: usize, shape: Shape, room: &mut Room) {
+fn join<L: Lanes>(start: usize, shape: Shape, parts: &mut Parts<'_>) {
     for (first, rows) in shape.tiles(start) {
         let at = first * shape.groups;
-        let (sums, block) = (&mut room.sums[at..], &room.block[at..]);
+        let (sums, block) = (&mut parts.sums[at..], &parts.block[at..]);
         for row in 0..rows {
             if shape.seen(first + row, start) == 0 {
                 continue;
             }
-            let [new, old] = room.factors[first + row];
+            let [new, old] = parts.factors[first + row];
             let (new, old) = (L::splat(new), L::splat(old));
             for g in 0..shape.groups {
                 let (sum, block) = (&mut sums[g * rows + row].0, &block[g * rows + row].0);
