@@ -181,7 +181,9 @@ impl State {
         let stride = config.num_key_value_heads * config.head_dim;
         for layer in &mut self.layers {
             if let LayerState::Attention(s) = layer {
-                [&mut s.k, &mut s.v].map(|cache| cache.reserve(tokens.saturating_mul(stride)));
+                [&mut s.k, &mut s.v]
+                    .into_iter()
+                    .for_each(|cache| cache.reserve(tokens.saturating_mul(stride)));
             }
         }
     }

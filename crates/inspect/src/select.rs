@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn names(selection: &Selection) -> Vec<String> {
-        let rows = vec![
+        let rows = [
             row("output.weight", "Q6_K", 9),
             row("blk.10.ffn_up.weight", "Q4_K", 4),
             row("blk.9.ffn_up.weight", "Q4_K", 5),

@@ -159,16 +159,15 @@ impl Row {
     /// `1 / Σ weights`.
     #[inline(always)]
     fn share(&self) -> f32 {
-        // Zero, but NaN if all scores are −∞.
-        let nothing = f64::from(self.max - self.max);
-        (1.0 / (self.sum + nothing)) as f32
+        // If all scores are −∞, there is none.
+        if self.max.is_finite() { (1.0 / self.sum) as f32 } else { f32::NAN }
     }
 }
 
-/// The larger; NaN wins and stays.
+/// The larger. A score that is NaN is passed over: its own weight is NaN, and so is the sum.
 #[inline(always)]
 fn larger(max: f32, x: f32) -> f32 {
-    if x > max || x.is_nan() { x } else { max }
+    if x > max { x } else { max }
 }
 
 /// How rows lie in tiles, and what they see.

@@ -62,7 +62,7 @@ impl<G: Grid> Open for G {
 #[inline(always)]
 fn turn(point: u64, minuses: u8, offset: u32) -> u64 {
     let minuses = bits(minuses);
-    (point ^ minuses * ((2 << offset) - 1)) + minuses
+    (point ^ (minuses * ((2 << offset) - 1))) + minuses
 }
 
 /// The bytes `at` a place, read at once: piece by piece they would be gathered with shuffles.
@@ -229,7 +229,7 @@ impl Grid for Iq2S {
     fn points(bytes: &[u8], c: usize) -> [u64; 8] {
         let high = u32::from(word(bytes, 66 + 2 * c));
         std::array::from_fn(|i| {
-            IQ2_S[usize::from(bytes[2 + 8 * c + i]) | (high >> (2 * i) & 3) as usize * 256]
+            IQ2_S[usize::from(bytes[2 + 8 * c + i]) | ((high >> (2 * i) & 3) as usize * 256)]
         })
     }
     #[inline(always)]
@@ -271,7 +271,7 @@ impl Grid for Iq3S {
     fn points(bytes: &[u8], c: usize) -> [u64; 8] {
         let high = u32::from(word(bytes, 66 + 2 * c));
         let point = |i: usize| {
-            let index = usize::from(bytes[2 + 16 * c + i]) | (high >> i & 1) as usize * 256;
+            let index = usize::from(bytes[2 + 16 * c + i]) | ((high >> i & 1) as usize * 256);
             u64::from(IQ3_S[index])
         };
         std::array::from_fn(|i| point(2 * i) | point(2 * i + 1) << 32)
@@ -333,7 +333,7 @@ impl Grid for Iq1M {
         let high = double(bytes, 32 + 4 * c);
         std::array::from_fn(|i| {
             let high = high >> (4 * i);
-            shifted(usize::from(bytes[8 * c + i]) | (high & 7) as usize * 256, high & 8 != 0)
+            shifted(usize::from(bytes[8 * c + i]) | ((high & 7) as usize * 256), high & 8 != 0)
         })
     }
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use crate::kernels::Kernels;
 use crate::kernels::attention::{Cache, Queries, Room};
+use crate::kernels::lane::{LANES, Lane};
 use crate::kernels::tests::{Random, activations};
 
 /// Queries of `tokens` tokens and a cache that begins `past` positions before them; its rows hold more than one head.
@@ -217,6 +218,7 @@ fn the_room_left_by_other_calls_changes_nothing() {
     for shape in SHAPES.into_iter().chain(SHAPES.into_iter().rev()) {
         let case = Case::new(shape, Kind::Even, &mut random);
         let kernels = Kernels::detect();
+        room.lanes.fill(Lane([f32::NAN; LANES]));
         let mut out = vec![f32::NAN; case.q.len()];
         let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(case.heads * case.head_dim).collect();
         let queries = Queries {
