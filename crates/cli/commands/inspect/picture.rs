@@ -55,13 +55,20 @@ pub(super) fn draw(rows: &[TensorRow], letters: Option<&str>) -> Html {
     // One scale for all areas: the largest layer fills its row. Without layers, everything together fills ten.
     let all: u64 = outside.iter().map(Group::bytes).sum();
     let unit = if widest > 0 { room * ROW / widest as f64 } else { room * ROW * 10.0 / all.max(1) as f64 };
-    let mut body = Html::default();
+    // What would not fit into a row is as high as it must be to be as wide as the picture.
+    let height = |group: &Group| (group.bytes() as f64 * unit / room).max(ROW);
+    let groups = || outside.iter().chain(&layers);
+    let whole: f64 = groups().map(|group| height(group) + GAP).sum();
+    let mut html = Html::raw(STYLE);
+    html.push(&legend(rows));
+    html.push_raw("<div class=panel>");
+    html.push_raw(&format!(
+        "<svg class=picture viewBox='0 0 {WIDTH} {whole:.0}' role=img aria-label='tensors by layer'>"
+    ));
     let mut y = 0.0;
-    for group in outside.iter().chain(&layers) {
-        let area = group.bytes() as f64 * unit;
-        // What would not fit into a row is as high as it must be to be as wide as the picture.
-        let height = (area / room).max(ROW);
-        body.push_raw(&format!(
+    for group in groups() {
+        let height = height(group);
+        html.push_raw(&format!(
             "<text x=0 y={:.1} class=label>{}</text>",
             y + 14.0,
             Html::text(&group.label)
@@ -72,21 +79,12 @@ pub(super) fn draw(rows: &[TensorRow], letters: Option<&str>) -> Html {
         let squeeze = (room / total).min(1.0);
         for area in &group.areas {
             let width = drawn(area) * squeeze;
-            body.push(&rectangle(area, x, y, width, height));
+            html.push(&rectangle(area, x, y, width, height));
             x += width;
         }
         y += height + GAP;
     }
-    let mut svg = Html::raw(&format!(
-        "<svg class=picture viewBox='0 0 {WIDTH} {y:.0}' role=img aria-label='tensors by layer'>"
-    ));
-    svg.push(&body);
-    svg.push_raw("</svg>");
-    let mut html = Html::raw(STYLE);
-    html.push(&legend(rows));
-    html.push_raw("<div class=panel>");
-    html.push(&svg);
-    html.push_raw("</div>");
+    html.push_raw("</svg></div>");
     html
 }
 
