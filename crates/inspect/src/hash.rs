@@ -205,8 +205,10 @@ pub fn line(hashed: &Hashed, model: &str) -> String {
 /// A list of hashes.
 pub struct Manifest {
     entries: Vec<Entry>,
-    /// Which entry is the first of its name, as it is written and without directories.
-    first: HashMap<(Algorithm, String), usize>,
+    /// Which entry is the first of its name as it is written.
+    exact: HashMap<(Algorithm, String), usize>,
+    /// Which is the first of its name without directories.
+    elsewhere: HashMap<(Algorithm, String), usize>,
 }
 
 struct Entry {
@@ -267,13 +269,15 @@ impl Manifest {
         if entries.is_empty() {
             return Err(fail("no line with xxh64, sha1, sha256 or uuid".to_owned()));
         }
-        let mut first = HashMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            for name in [entry.name.as_str(), file_name(&entry.name)] {
-                first.entry((entry.algorithm, name.to_owned())).or_insert(at);
+        let first = |name: fn(&Entry) -> &str| {
+            let mut first = HashMap::new();
+            for (at, entry) in entries.iter().enumerate() {
+                first.entry((entry.algorithm, name(entry).to_owned())).or_insert(at);
             }
-        }
-        Ok(Manifest { entries, first })
+            first
+        };
+        let (exact, elsewhere) = (first(|entry| &entry.name), first(|entry| file_name(&entry.name)));
+        Ok(Manifest { entries, exact, elsewhere })
     }
 
     /// The strongest hash that it has.
@@ -293,8 +297,9 @@ impl Manifest {
             None => model.to_owned(),
         };
         let algorithm = hashed.hash.algorithm();
-        let named = |name: &str| self.first.get(&(algorithm, name.to_owned()));
-        match named(&own).or_else(|| named(file_name(&own))).and_then(|&at| self.entries.get(at)) {
+        let exact = self.exact.get(&(algorithm, own.clone()));
+        let elsewhere = || self.elsewhere.get(&(algorithm, file_name(&own).to_owned()));
+        match exact.or_else(elsewhere).and_then(|&at| self.entries.get(at)) {
             None => Verdict::NotFound,
             Some(entry) if entry.hash == hashed.hash.to_string() => Verdict::Ok,
             Some(_) => Verdict::Mismatch,
@@ -384,6 +389,16 @@ mod tests {
         let have = [hashed(0x44, Some("a b"))];
         assert_eq!(manifest.missing(&have, Algorithm::Xxh64, "m.gguf"), ["c"]);
         assert!(manifest.has_whole("m.gguf") && !manifest.has_whole("n.gguf"));
+    }
+
+    /// A manifest of several directories: the name as it is written comes first, wherever it stands.
+    #[test]
+    fn the_same_name_in_another_directory_gives_way() {
+        let manifest =
+            manifest("xxh64 0000000000000001  d/m.gguf:a\nxxh64 0000000000000002  m.gguf:a\n").unwrap();
+        let verdict = |hash, model| manifest.verdict(&hashed(hash, Some("a")), model);
+        assert_eq!((verdict(2, "m.gguf"), verdict(1, "m.gguf")), (Verdict::Ok, Verdict::Mismatch));
+        assert_eq!((verdict(1, "d/m.gguf"), verdict(1, "e/m.gguf")), (Verdict::Ok, Verdict::Ok));
     }
 
     #[test]
