@@ -30,7 +30,7 @@ fn readme() -> Vec<String> {
 #[test]
 fn readmes_first_command_verifies_a_trace() {
     let commands = readme();
-    let prefix = "cargo run --release -- ";
+    let prefix = "cargo run -- ";
     let line = commands[0].strip_prefix(prefix).unwrap_or_else(|| panic!("{} starts otherwise", commands[0]));
     let ran = words(line).expect(0);
     for part in

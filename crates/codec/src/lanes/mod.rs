@@ -69,15 +69,16 @@ pub(crate) fn encode(
     true
 }
 
-/// Runs an encoder that looks up tables in registers, which is another instruction for each kind of them.
+/// Runs an encoder that looks up tables in registers, which is another instruction for each kind of them. Not by
+/// `dispatch`: that would compile each finder for the other instruction sets, too.
 macro_rules! with_finder {
     ($kernels:ident, $encoder:path, $input:expr) => {
         match $kernels {
-            Kernels::Scalar => run($kernels, $encoder(pulp::Scalar), $input),
+            Kernels::Scalar => pulp::Scalar.vectorize(job($encoder(pulp::Scalar), $input)),
             #[cfg(target_arch = "x86_64")]
-            Kernels::Avx2(finder) => run($kernels, $encoder(finder), $input),
+            Kernels::Avx2(v3) => Simd::vectorize(v3, job($encoder(v3), $input)),
             #[cfg(target_arch = "x86_64")]
-            Kernels::Avx512(finder) => run($kernels, $encoder(finder), $input),
+            Kernels::Avx512(v4) => Simd::vectorize(v4, job($encoder(v4), $input)),
         }
     };
 }
@@ -108,15 +109,22 @@ type Input<'a> = (&'a [f32], Option<&'a [f32]>, &'a mut [u8]);
 fn run<const LEN: usize, const BYTES: usize>(
     kernels: Kernels,
     encoder: impl Encoder<LEN, BYTES>,
-    (values, importance, out): Input<'_>,
+    input: Input<'_>,
 ) {
-    kernels.dispatch(Job {
+    kernels.dispatch(job(encoder, input));
+}
+
+fn job<E: Encoder<LEN, BYTES>, const LEN: usize, const BYTES: usize>(
+    encoder: E,
+    (values, importance, out): Input<'_>,
+) -> Job<'_, E, LEN, BYTES> {
+    Job {
         encoder,
         blocks: values.as_chunks().0,
         importance: importance
             .map(|importance| (importance.as_chunks().0, row_mean_squares(values, importance.len()))),
         out: out.as_chunks_mut().0,
-    });
+    }
 }
 
 /// An encoder that takes one block after the other: where nothing is summed, values within a block are what registers
