@@ -154,6 +154,13 @@ impl<'w> Loaded<'w> {
         }
     }
 
+    /// Makes room for tokens that are known to come.
+    pub(crate) fn reserve(&self, state: &mut State, tokens: usize) {
+        if let (Model::Fast(model), State::Fast(state)) = (&self.model, state) {
+            state.reserve(model.config(), tokens);
+        }
+    }
+
     /// The same in bounded calls, saying how far it is.
     pub(crate) fn prefill(
         &self,
@@ -162,9 +169,7 @@ impl<'w> Loaded<'w> {
         progress: &dyn Progress,
     ) -> Result<Vec<f64>, Error> {
         progress.begin("reading the prompt", (state.position() + tokens.len()) as u64);
-        if let (Model::Fast(model), State::Fast(state)) = (&self.model, &mut *state) {
-            state.reserve(model.config(), tokens.len());
-        }
+        self.reserve(state, tokens.len());
         let mut logits = Vec::new();
         for call in tokens.chunks(PREFILL) {
             logits = self.forward(call, state)?;
@@ -221,9 +226,10 @@ pub fn ready(
     threads: usize,
 ) -> Result<(Loaded<'_>, Tokenizer), Error> {
     std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| checkpoint.tokenizer());
-        let loaded = Loaded::new(checkpoint, engine, threads)?;
-        let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        // Not the tokenizer on the thread that ends: what its making leaves behind would never be given back.
+        let loaded = scope.spawn(|| Loaded::new(checkpoint, engine, threads));
+        let tokenizer = checkpoint.tokenizer()?;
+        let loaded = loaded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((loaded, tokenizer))
     })
 }

@@ -111,6 +111,9 @@ pub enum Go {
     Off,
 }
 
+/// Tokens that room is made for before they are made: a text that goes on longer outgrows it step by step.
+const AHEAD: usize = 4096;
+
 /// Appends tokens to `text`, and hands out each with the text that is certain by then; what was held back comes last,
 /// without a token. At its end all tokens but the last have been run.
 ///
@@ -133,6 +136,7 @@ pub fn generate(
     let (loaded, seen) = (text.loaded(), text.state.position());
     let start = Instant::now();
     let mut logits = Vec::new();
+    loaded.reserve(&mut text.state, held - seen + what.most.min(context - held).min(AHEAD));
     match what.most {
         0 => text.settle(progress)?,
         _ => logits = loaded.prefill(&text.tokens[seen..], &mut text.state, progress)?,
@@ -151,6 +155,7 @@ pub fn generate(
         }
         if !made.is_empty() {
             let start = Instant::now();
+            drop(std::mem::take(&mut logits)); // 2 MB, and as many come
             logits = loaded.forward(&text.tokens[text.tokens.len() - 1..], &mut text.state)?;
             decode += start.elapsed();
         }

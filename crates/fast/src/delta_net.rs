@@ -124,7 +124,9 @@ impl Model<'_> {
             (self.table.convolve)(&rows, &taps, y);
         });
         let tokens = x.len() / channels;
-        *history = (tokens..tokens + before).flat_map(row).copied().collect();
+        let mut kept = Vec::with_capacity(history.len());
+        (tokens..tokens + before).for_each(|i| kept.extend_from_slice(row(i)));
+        *history = kept;
     }
 
     /// The delta rule of every value head; `mixed` holds normalised queries and keys, and values.

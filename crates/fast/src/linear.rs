@@ -12,13 +12,16 @@ use crate::kernels::fixed::{COLUMNS, TOKENS};
 use crate::kernels::lane::{LANES, Lane, flat_mut};
 use crate::kernels::superblock::{ROWS, RowTile, Super};
 use crate::kernels::tile::{Panel, TOGETHER};
-use crate::kernels::{Numbers, Row, Table};
+use crate::kernels::{Numbers, Row, Table, prefetch};
 
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
 
 /// Rows whose superblocks are opened at a time, for all tokens to go by: a second-level cache holds them.
 const OPENED_ROWS: usize = 8 * ROWS;
+
+/// Superblocks between the one that is opened and the one that memory is asked for.
+const AHEAD: usize = 16;
 
 /// Bytes that a thread streams through when tokens are few: much less, and memory does not get up to speed.
 const PART_BYTES: usize = 256 << 10;
@@ -154,11 +157,18 @@ impl Part<'_, '_> {
         sums.clear();
         sums.resize(self.x.tokens.div_ceil(TOKENS) * row_tiles * ROWS, Lane::ZERO);
         let bytes = coding.bytes();
-        for superblock in 0..self.w.cols() / COLUMNS {
+        let block = |superblock: usize, r: usize| {
+            &self.w.row_bytes(self.first_row + r)[superblock * bytes..][..bytes]
+        };
+        let superblocks = self.w.cols() / COLUMNS;
+        for superblock in 0..superblocks {
             for r in 0..rows {
-                let row = self.w.row_bytes(self.first_row + r);
-                let block = &row[superblock * bytes..][..bytes];
-                (table.open_row)(coding, block, r % ROWS, &mut opened[r / ROWS]);
+                // Rows lie apart, so that memory does not guess what comes.
+                let (next, ahead) = ((r + AHEAD) / rows, (r + AHEAD) % rows);
+                if superblock + next < superblocks {
+                    block(superblock + next, ahead).chunks(64).for_each(|line| prefetch(line.as_ptr()));
+                }
+                (table.open_row)(coding, block(superblock, r), r % ROWS, &mut opened[r / ROWS]);
             }
             let tokens = self.x.token_tiles(superblock);
             (table.add_superblock)(&opened[..row_tiles], tokens, coding.minima(), sums);

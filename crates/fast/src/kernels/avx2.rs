@@ -153,13 +153,13 @@ impl Sums for Avx2 {
     }
 
     #[inline(always)]
-    fn add_pairs(sums: (__m256i, __m256i), w: [u8; 4], x: &[u8; 64]) -> (__m256i, __m256i) {
+    fn add_pairs<const HALF: bool>(sums: (__m256i, __m256i), w: [u8; 4], x: &[u8; 64]) -> (__m256i, __m256i) {
         let x: *const __m256i = x.as_ptr().cast();
         // SAFETY: 64 bytes are two registers; used only in functions compiled for AVX2.
         unsafe {
             let w = _mm256_set1_epi32(i32::from_le_bytes(w));
             let add = |sums, x| _mm256_add_epi32(sums, _mm256_madd_epi16(w, _mm256_loadu_si256(x)));
-            (add(sums.0, x), add(sums.1, x.add(1)))
+            (add(sums.0, x), if HALF { sums.1 } else { add(sums.1, x.add(1)) })
         }
     }
 

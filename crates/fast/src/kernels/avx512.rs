@@ -178,11 +178,15 @@ impl Sums for Avx512 {
     }
 
     #[inline(always)]
-    fn add_pairs(sums: __m512i, w: [u8; 4], x: &[u8; 64]) -> __m512i {
-        // SAFETY: 64 bytes are a register; used only in functions compiled for AVX-512 with VNNI.
+    fn add_pairs<const HALF: bool>(sums: __m512i, w: [u8; 4], x: &[u8; 64]) -> __m512i {
+        let w = i32::from_le_bytes(w);
+        // SAFETY: 64 bytes are a register, 32 half of one; used only in functions compiled for AVX-512 with VNNI.
         unsafe {
-            let x = _mm512_loadu_si512(x.as_ptr().cast());
-            _mm512_dpwssd_epi32(sums, _mm512_set1_epi32(i32::from_le_bytes(w)), x)
+            if HALF {
+                let (sums, x) = (_mm512_castsi512_si256(sums), _mm256_loadu_si256(x.as_ptr().cast()));
+                return _mm512_zextsi256_si512(_mm256_dpwssd_epi32(sums, _mm256_set1_epi32(w), x));
+            }
+            _mm512_dpwssd_epi32(sums, _mm512_set1_epi32(w), _mm512_loadu_si512(x.as_ptr().cast()))
         }
     }
 

@@ -254,8 +254,9 @@ fn iq4_xs(bytes: &[u8], to: &mut Opened, levels: impl Fn(&[u8; 16]) -> [[i16; 16
 pub(crate) trait Sums: Lanes {
     type Whole: Copy;
     fn none() -> Self::Whole;
-    /// Adds a pair of weights times each token's pair of 16-bit numbers.
-    fn add_pairs(sums: Self::Whole, w: [u8; 4], x: &[u8; 64]) -> Self::Whole;
+    /// Adds a pair of weights times each token's pair of 16-bit numbers; `HALF` if those of the upper eight tokens are all
+    /// 0 and need no work.
+    fn add_pairs<const HALF: bool>(sums: Self::Whole, w: [u8; 4], x: &[u8; 64]) -> Self::Whole;
     /// `4096·high + low`, rounded once.
     fn total(high: Self::Whole, low: Self::Whole) -> Self;
 }
@@ -268,12 +269,22 @@ const TOGETHER: usize = 4;
 #[inline(always)]
 pub(crate) fn add<L: Sums>(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
     for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
-        for (w, sums) in rows.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
-            for first in (0..ROWS).step_by(TOGETHER) {
-                let whole = add_rows::<L>(w, first, x);
-                for (r, whole) in (first..).zip(whole) {
-                    finish(whole, w, r, x, minima, &mut sums[r]);
-                }
+        // Where a scale is 0, all numbers are. An expert's last tile is half empty as often as not.
+        if x.scales.0[TOKENS / 2..] == [0.0; TOKENS / 2] {
+            add_tile::<L, true>(rows, x, minima, sums);
+        } else {
+            add_tile::<L, false>(rows, x, minima, sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_tile<L: Sums, const HALF: bool>(rows: &[RowTile], x: &TokenTile, minima: usize, sums: &mut [Lane]) {
+    for (w, sums) in rows.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
+        for first in (0..ROWS).step_by(TOGETHER) {
+            let whole = add_rows::<L, HALF>(w, first, x);
+            for (r, whole) in (first..).zip(whole) {
+                finish(whole, w, r, x, minima, &mut sums[r]);
             }
         }
     }
@@ -281,7 +292,7 @@ pub(crate) fn add<L: Sums>(rows: &[RowTile], tokens: &[TokenTile], minima: usize
 
 /// Exact sums of some rows with all tokens of a tile, rounded.
 #[inline(always)]
-fn add_rows<L: Sums>(w: &RowTile, first: usize, x: &TokenTile) -> [L; TOGETHER] {
+fn add_rows<L: Sums, const HALF: bool>(w: &RowTile, first: usize, x: &TokenTile) -> [L; TOGETHER] {
     let mut sums = [[L::none(); 2]; TOGETHER];
     let mut rows = [&[[0u8; 4]; 0] as &[[u8; 4]]; TOGETHER];
     for (r, row) in rows.iter_mut().enumerate() {
@@ -290,8 +301,8 @@ fn add_rows<L: Sums>(w: &RowTile, first: usize, x: &TokenTile) -> [L; TOGETHER] 
     let (high, low) = x.lines.split_at(COLUMNS / 2);
     for k in 0..COLUMNS / 2 {
         for r in 0..TOGETHER {
-            sums[r][0] = L::add_pairs(sums[r][0], rows[r][k], &high[k]);
-            sums[r][1] = L::add_pairs(sums[r][1], rows[r][k], &low[k]);
+            sums[r][0] = L::add_pairs::<HALF>(sums[r][0], rows[r][k], &high[k]);
+            sums[r][1] = L::add_pairs::<HALF>(sums[r][1], rows[r][k], &low[k]);
         }
     }
     let mut totals = [L::splat(0.0); TOGETHER];
@@ -334,7 +345,7 @@ impl Sums for Plain {
     }
 
     #[inline(always)]
-    fn add_pairs(mut sums: [i32; TOKENS], w: [u8; 4], x: &[u8; 64]) -> [i32; TOKENS] {
+    fn add_pairs<const HALF: bool>(mut sums: [i32; TOKENS], w: [u8; 4], x: &[u8; 64]) -> [i32; TOKENS] {
         let number = |a: u8, b: u8| i32::from(i16::from_le_bytes([a, b]));
         for (sum, x) in sums.iter_mut().zip(x.as_chunks::<4>().0) {
             // The whole sum fits, whatever the order; parts of it may not.

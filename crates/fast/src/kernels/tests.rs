@@ -465,7 +465,9 @@ fn uniform_blocks(encoding: Encoding, cols: usize, byte: u8) -> Vec<u8> {
 fn every_table_has_the_bits_of_scalar_on_superblocks() {
     let mut random = Random(10);
     for (coding, encoding) in Super::ALL {
-        for (rows, tokens, superblocks) in [(1, 1, 1), (3, 17, 2), (16, 16, 1), (17, 5, 3), (64, 33, 2)] {
+        for (rows, tokens, superblocks) in
+            [(1, 1, 1), (3, 17, 2), (16, 16, 1), (17, 8, 3), (5, 25, 1), (64, 33, 2)]
+        {
             let cols = superblocks * COLUMNS;
             let mut w: Vec<_> = (0..rows).map(|_| blocks(encoding, cols, &mut random)).collect();
             // Every code and scale at an end: the largest sums there are.
