@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use model::weights::{Mixer, Mlp, SwiGlu};
+use model::weights::{Mlp, SwiGlu};
 use model::{Checkpoint, FeedForward, Matrix, NonFinitePolicy, Weights};
 use serde::Serialize;
 use trace::{Tap, TapError, View, point};
@@ -265,32 +265,15 @@ impl Tap for Clock {
 /// Bytes of matrices that one token multiplies by.
 fn bytes_of_a_token(weights: &Weights<Matrix<'_>>, feed_forward: &FeedForward) -> u64 {
     let bytes = |m: &Matrix<'_>| m.encoding().byte_len((m.rows() * m.cols()) as u64).unwrap_or(0);
-    let mlp = |w: &SwiGlu<Matrix<'_>>| bytes(&w.gate_proj) + bytes(&w.up_proj) + bytes(&w.down_proj);
-    let layers = weights.layers.iter().map(|layer| {
-        let mixer = match &layer.mixer {
-            Mixer::DeltaNet(w) => [&w.in_proj_qkv, &w.in_proj_z, &w.in_proj_b, &w.in_proj_a, &w.out_proj]
-                .map(bytes)
-                .iter()
-                .sum::<u64>(),
-            Mixer::Attention(w) => {
-                [&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj].map(bytes).iter().sum::<u64>()
-            }
-        };
-        let chosen = |experts: u64| match feed_forward {
-            FeedForward::Moe { num_experts, num_experts_per_tok, .. } => {
-                experts / *num_experts as u64 * *num_experts_per_tok as u64
-            }
-            FeedForward::Dense { .. } => experts,
-        };
-        mixer
-            + match &layer.mlp {
-                Mlp::Dense(w) => mlp(w),
-                Mlp::Moe(w) => {
-                    bytes(&w.gate) + mlp(&w.shared_expert) + chosen(w.experts.iter().map(mlp).sum())
-                }
-            }
+    let always: u64 = weights.always_read().map(bytes).sum();
+    let experts = weights.layers.iter().map(|layer| match (&layer.mlp, feed_forward) {
+        (Mlp::Moe(w), FeedForward::Moe { num_experts, num_experts_per_tok, .. }) => {
+            let all: u64 = w.experts.iter().flat_map(SwiGlu::matrices).map(bytes).sum();
+            all / *num_experts as u64 * *num_experts_per_tok as u64
+        }
+        _ => 0,
     });
-    layers.sum::<u64>() + bytes(weights.lm_head.as_ref().unwrap_or(&weights.embed_tokens))
+    always + experts.sum::<u64>()
 }
 
 #[cfg(test)]

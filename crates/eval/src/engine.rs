@@ -1,10 +1,11 @@
 //! The engines behind one door: the same text in, the same kind of logits out.
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fast::Kv;
 use model::tokenizer::Tokenizer;
-use model::{Checkpoint, NonFinitePolicy};
+use model::{Checkpoint, Matrix, NonFinitePolicy, Weights};
 use reference::{Logits, Precision};
 use trace::{NoTap, Tap};
 
@@ -80,8 +81,16 @@ impl<'w> Loaded<'w> {
     /// # Errors
     /// Threads that cannot be started.
     pub fn new(checkpoint: &'w Checkpoint, engine: Engine, threads: usize) -> Result<Loaded<'w>, Error> {
+        Loaded::of(checkpoint, checkpoint.weights(NonFinitePolicy::Allow)?, engine, threads)
+    }
+
+    fn of(
+        checkpoint: &'w Checkpoint,
+        weights: Weights<Matrix<'w>>,
+        engine: Engine,
+        threads: usize,
+    ) -> Result<Loaded<'w>, Error> {
         let config = checkpoint.config();
-        let weights = checkpoint.weights(NonFinitePolicy::Allow)?;
         let model = match engine {
             Engine::Reference => {
                 Model::Reference(reference::Model::new(config, weights, Precision::F32), pool(threads)?)
@@ -225,13 +234,40 @@ pub fn ready(
     engine: Engine,
     threads: usize,
 ) -> Result<(Loaded<'_>, Tokenizer), Error> {
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let enough = || done.load(Ordering::Relaxed);
         // Not the tokenizer on the thread that ends: what its making leaves behind would never be given back.
-        let loaded = scope.spawn(|| Loaded::new(checkpoint, engine, threads));
-        let tokenizer = checkpoint.tokenizer()?;
+        let loaded = scope.spawn(move || {
+            let weights = checkpoint.weights(NonFinitePolicy::Allow)?;
+            let always: Vec<_> = weights.always_read().cloned().collect();
+            let loaded = Loaded::of(checkpoint, weights, engine, threads)?;
+            touch(&always, enough);
+            Ok::<_, Error>(loaded)
+        });
+        let tokenizer = checkpoint.tokenizer();
+        done.store(true, Ordering::Relaxed);
+        let tokenizer = tokenizer?;
         let loaded = loaded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((loaded, tokenizer))
     })
+}
+
+/// Touches weights before they are needed, until `enough` says so: threads that meet the pages of a mapped file for the first
+/// time wait for each other, half of a first token's time.
+fn touch(weights: &[Matrix<'_>], enough: impl Fn() -> bool) {
+    /// Bytes that the system maps at a time.
+    const AROUND: usize = 64 << 10;
+    for w in weights {
+        for r in (0..w.rows()).step_by((AROUND / w.row_bytes(0).len()).max(1)) {
+            if enough() {
+                return;
+            }
+            w.row_bytes(r).iter().step_by(AROUND).for_each(|byte| {
+                std::hint::black_box(*byte);
+            });
+        }
+    }
 }
 
 /// As many threads as asked for.

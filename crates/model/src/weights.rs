@@ -120,6 +120,33 @@ pub struct Moe<M> {
     pub shared_expert_gate: Vec<f64>,
 }
 
+impl<M> SwiGlu<M> {
+    /// Its three.
+    pub fn matrices(&self) -> [&M; 3] {
+        [&self.gate_proj, &self.up_proj, &self.down_proj]
+    }
+}
+
+impl<M> Weights<M> {
+    /// The matrices that every token is multiplied by, in that order: all but the experts that it may choose from.
+    pub fn always_read(&self) -> impl Iterator<Item = &M> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let mixer = match &layer.mixer {
+                Mixer::DeltaNet(w) => {
+                    vec![&w.in_proj_qkv, &w.in_proj_z, &w.in_proj_b, &w.in_proj_a, &w.out_proj]
+                }
+                Mixer::Attention(w) => vec![&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj],
+            };
+            let (router, mlp) = match &layer.mlp {
+                Mlp::Dense(w) => (None, w),
+                Mlp::Moe(w) => (Some(&w.gate), &w.shared_expert),
+            };
+            mixer.into_iter().chain(router).chain(mlp.matrices())
+        });
+        layers.chain([self.lm_head.as_ref().unwrap_or(&self.embed_tokens)])
+    }
+}
+
 /// Reads resolved slots out of a source.
 struct Reader<'a> {
     source: &'a dyn TensorSource,
