@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use instructions::prefetch;
 use model::Matrix;
 use ndarray::{Array2, ArrayViewMut2, Axis};
 
@@ -12,7 +13,7 @@ use crate::kernels::fixed::{COLUMNS, TOKENS};
 use crate::kernels::lane::{LANES, Lane, flat_mut};
 use crate::kernels::superblock::{ROWS, RowTile, Super};
 use crate::kernels::tile::{Panel, TOGETHER};
-use crate::kernels::{Numbers, Row, Table, prefetch};
+use crate::kernels::{Numbers, Row, Table};
 
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
@@ -166,7 +167,7 @@ impl Part<'_, '_> {
                 // Rows lie apart, so that memory does not guess what comes.
                 let (next, ahead) = ((r + AHEAD) / rows, (r + AHEAD) % rows);
                 if superblock + next < superblocks {
-                    block(superblock + next, ahead).chunks(64).for_each(|line| prefetch(line.as_ptr()));
+                    prefetch(block(superblock + next, ahead));
                 }
                 (table.open_row)(coding, block(superblock, r), r % ROWS, &mut opened[r / ROWS]);
             }

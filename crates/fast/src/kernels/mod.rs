@@ -210,7 +210,7 @@ use table;
 
 /// Asks the second-level cache for the line at an address, which may be any.
 #[inline(always)]
-pub(crate) fn prefetch(at: *const u8) {
+fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing, wherever it points.
     unsafe {
