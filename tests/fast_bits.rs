@@ -1,9 +1,12 @@
 //! What changes no bit of the fast path.
 
+use std::path::Path;
+
 use ::fast::{Error, Kernels, Kv, Logits, Model, Options, State};
 use model::{Checkpoint, Config, LayerType, NonFinitePolicy};
 use trace::{Collect, NoTap, Stats, Trace, Values, ValuesRef};
 
+use crate::etalon::etalon;
 use crate::fast::{open, text};
 
 /// Every mixer, every feed-forward part, tiled heads, plain numbers and blocks with whole numbers.
@@ -84,6 +87,23 @@ fn splits_change_nothing() {
         let mut calls = [1, 2, 3, 4].repeat(4);
         calls.push(1);
         assert_same(&few, &run(&calls), &format!("{name} in calls of {calls:?}"));
+    }
+}
+
+/// Which tokens of a call choose an expert, and so how many come to it together, changes nothing: rows here are wide enough for
+/// few tokens and many to be multiplied differently.
+#[test]
+fn splits_change_nothing_for_experts_in_superblocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, path) = (dir.path().join("moe.gguf"), dir.path().join("moe-q4_k.gguf"));
+    let said = |path: &Path| path.to_str().unwrap().to_owned();
+    etalon(["mock", "tiny-moe", "-o", &said(&whole)]).expect(0);
+    etalon(["quantize", &said(&whole), &said(&path), "Q4_K_M"]).expect(0);
+    let checkpoint = Checkpoint::open(&path, &Default::default()).unwrap();
+    let run = |calls: &[usize]| run(&checkpoint, with(2, Kernels::detect()), calls);
+    let many = run(&[TOKENS]);
+    for calls in [&[20, 21][..], &[5, 6, 30], &[36, 5]] {
+        assert_same(&many, &run(calls), &format!("experts in calls of {calls:?}"));
     }
 }
 

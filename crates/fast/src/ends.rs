@@ -63,7 +63,8 @@ impl Model<'_> {
         for start in (first..tokens).step_by(HEAD_TOKENS) {
             let end = tokens.min(start + HEAD_TOKENS);
             let h = h.slice_axis(Axis(0), Slice::from(start..end));
-            let y = self.linear(&Input::new(h, head.col_tiling(), self.table, &self.buffers), head); // [≤ HEAD_TOKENS, vocab]
+            let y = self
+                .linear(&Input::new(h, tokens - first, head.col_tiling(), self.table, &self.buffers), head); // [≤ HEAD_TOKENS, vocab]
             match logits {
                 Logits::All => points.rows("lm_head", &y)?,
                 Logits::Last => {

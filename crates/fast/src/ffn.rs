@@ -12,10 +12,11 @@ use crate::linear::Product;
 use crate::points::{Points, slice, slice_mut};
 use crate::prepared::PreparedMlp;
 
-/// A block and the rows that enter it.
+/// A block and the rows that enter it, of a call of so many tokens.
 struct Visit<'a> {
     w: &'a SwiGlu<Matrix<'a>>,
     x: &'a Rows,
+    call: usize,
 }
 
 /// The chosen experts of every token.
@@ -38,7 +39,7 @@ impl Model<'_> {
 
     /// `down(silu(gate(h)) · up(h))`: `[T, D] → [T, D]`.
     fn mlp(&self, w: &SwiGlu<Matrix>, h: &Rows, at: &mut Points) -> Result<Rows, Error> {
-        let visits = [Visit { w, x: h }];
+        let visits = [Visit { w, x: h, call: h.nrows() }];
         let inner = self.gate_and_up(&visits);
         at.rows("mlp.gate_proj", &inner[0].0)?; // [T, F]
         at.rows("mlp.up_proj", &inner[0].1)?; // [T, F]
@@ -50,7 +51,7 @@ impl Model<'_> {
         let rows = |v: &Visit, w: &Matrix| self.buffers.rows(v.x.nrows(), w.rows());
         let mut out: Vec<_> =
             visits.iter().map(|v| (rows(v, &v.w.gate_proj), rows(v, &v.w.up_proj))).collect();
-        let inputs: Vec<_> = visits.iter().map(|v| self.input(v.x, &v.w.gate_proj)).collect();
+        let inputs: Vec<_> = visits.iter().map(|v| self.input_of_call(v.x, &v.w.gate_proj, v.call)).collect();
         let both = visits.iter().zip(&inputs).zip(&mut out).flat_map(|((v, x), (gate, up))| {
             [Product { w: &v.w.gate_proj, x, y: gate }, Product { w: &v.w.up_proj, x, y: up }]
         });
@@ -72,7 +73,8 @@ impl Model<'_> {
         let inner: Vec<Rows> = inner.into_iter().map(product).collect();
         let rows = |v: &Visit| self.buffers.rows(v.x.nrows(), v.w.down_proj.rows());
         let mut out: Vec<Rows> = visits.iter().map(rows).collect();
-        let inputs: Vec<_> = visits.iter().zip(&inner).map(|(v, x)| self.input(x, &v.w.down_proj)).collect();
+        let inputs: Vec<_> =
+            visits.iter().zip(&inner).map(|(v, x)| self.input_of_call(x, &v.w.down_proj, v.call)).collect();
         let products = visits.iter().zip(&inputs).zip(&mut out);
         self.products(products.map(|((v, x), y)| Product { w: &v.w.down_proj, x, y }).collect());
         drop(inputs);
@@ -100,9 +102,12 @@ impl Model<'_> {
             x
         };
         let gathered: Vec<Rows> = tokens.values().map(gather).collect();
-        let mut visits: Vec<Visit> =
-            tokens.keys().zip(&gathered).map(|(&e, x)| Visit { w: &w.experts[e], x }).collect();
-        visits.push(Visit { w: &w.shared_expert, x: h });
+        let mut visits: Vec<Visit> = tokens
+            .keys()
+            .zip(&gathered)
+            .map(|(&e, x)| Visit { w: &w.experts[e], x, call: h.nrows() })
+            .collect();
+        visits.push(Visit { w: &w.shared_expert, x: h, call: h.nrows() });
         let inner = self.gate_and_up(&visits);
         let mut outputs = self.down(&visits, inner);
         gathered.into_iter().for_each(|rows| self.buffers.recycle(rows));

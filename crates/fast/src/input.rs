@@ -21,6 +21,8 @@ pub(crate) struct Input<'a> {
     /// Columns of the matrices that these rows fit.
     pub width: usize,
     pub tokens: usize,
+    /// Tokens of the call that these are of.
+    call: usize,
     /// Lane groups of a row.
     pub groups: usize,
     x: ArrayView2<'a, f32>,
@@ -41,9 +43,10 @@ struct Packed {
 }
 
 impl<'a> Input<'a> {
-    /// Rows in canonical order; `tiling` is how the matrices' columns are stored.
+    /// Rows in canonical order, of a call of so many tokens; `tiling` is how the matrices' columns are stored.
     pub(crate) fn new(
         x: ArrayView2<'a, f32>,
+        call: usize,
         tiling: Option<Tiling>,
         table: &'static Table,
         buffers: &'a Buffers,
@@ -52,6 +55,7 @@ impl<'a> Input<'a> {
         Input {
             width,
             tokens,
+            call,
             groups: width.div_ceil(LANES),
             x,
             tiling,
@@ -65,7 +69,7 @@ impl<'a> Input<'a> {
 
     /// Whether rows of the matrix are multiplied one by one.
     pub(crate) fn is_few(&self) -> bool {
-        self.tokens <= FEW
+        self.call <= FEW
     }
 
     /// A token's activations in the order in which columns are stored, from column `first` on.
