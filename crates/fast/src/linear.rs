@@ -11,7 +11,7 @@ use crate::input::{Input, fix};
 use crate::kernels::digits::{Coding, Layout};
 use crate::kernels::fixed::{COLUMNS, TOKENS};
 use crate::kernels::lane::{LANES, Lane, flat_mut};
-use crate::kernels::superblock::{ROWS, RowTile, Super};
+use crate::kernels::superblock::{ROWS, RowTile, Super, TILES};
 use crate::kernels::tile::{Panel, TOGETHER};
 use crate::kernels::{Numbers, Row, Table};
 
@@ -19,7 +19,7 @@ use crate::kernels::{Numbers, Row, Table};
 const PANEL_ROWS: usize = 32;
 
 /// Rows whose superblocks are opened at a time, for all tokens to go by: a second-level cache holds them.
-const OPENED_ROWS: usize = 8 * ROWS;
+const OPENED_ROWS: usize = TILES * ROWS;
 
 /// Superblocks between the one that is opened and the one that memory is asked for.
 const AHEAD: usize = 16;

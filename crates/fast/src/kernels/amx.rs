@@ -30,7 +30,9 @@ pub(super) fn detect() -> Option<&'static Table> {
 
 #[inline(always)]
 fn open_planes(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
-    open(coding, block, r, tile, levels, in_planes);
+    let mut whole = [0; COLUMNS];
+    tile.set(r, open(coding, block, &mut whole, levels));
+    in_planes(&whole, r, &mut tile.lines);
 }
 
 /// Lines `[4, 2, 16]`: 64 columns, the high digit and the low one, rows.

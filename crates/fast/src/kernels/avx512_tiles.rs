@@ -7,7 +7,7 @@ use ndarray::ArrayViewMut2;
 use super::digits::LEVELS;
 use super::fixed::{COLUMNS, TOKENS, TokenTile, scale_of};
 use super::lane::{LANES, Lane};
-use super::superblock::{ROWS, RowTile, Super, in_rows, open};
+use super::superblock::{ROWS, RowTile, Super, open};
 
 /// Sixteen columns of sixteen tokens, a token in each lane.
 type Square = [__m512i; 16];
@@ -178,7 +178,11 @@ pub(super) fn levels(codes: &[u8; 16]) -> [[i16; 16]; 2] {
 /// As [`super::superblock::open_in_rows`].
 #[inline(always)]
 pub(super) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
-    open(coding, block, r, tile, levels, in_rows);
+    // SAFETY: a row's eight lines are 512 bytes on a boundary of 64, which are 256 numbers, the lower byte first as this
+    // processor has them, whatever they hold.
+    let whole = unsafe { &mut *tile.lines[8 * r..][..8].as_mut_ptr().cast::<[i16; COLUMNS]>() };
+    let factors = open(coding, block, whole, levels);
+    tile.set(r, factors);
 }
 
 /// What [`super::superblock::scatter`] defines.

@@ -36,6 +36,13 @@ impl TokenTile {
         thirty_twos: [Lane::ZERO; 8],
         lines: [[0; 64]; 256],
     };
+
+    /// Whether the upper half of the tokens is all 0 and needs no work: of an expert's last tile as often as not.
+    #[inline(always)]
+    pub(crate) fn is_half(&self) -> bool {
+        // Where a scale is 0, all numbers are.
+        self.scales.0[TOKENS / 2..] == [0.0; TOKENS / 2]
+    }
 }
 
 /// The scale of activations with this largest magnitude, and its inverse.

@@ -33,6 +33,8 @@ mod ternary;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tile;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 use ndarray::ArrayViewMut2;
 
@@ -231,7 +233,11 @@ impl Kernels {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(avx2::detect().map(Kernels));
-            all.extend(avx512::detect().map(Kernels));
+            let mut registers = [winograd::detect(), avx512::detect()];
+            if winograd::pays() {
+                registers.reverse();
+            }
+            all.extend(registers.into_iter().flatten().map(Kernels));
             all.extend(amx::detect().map(Kernels));
         }
         all

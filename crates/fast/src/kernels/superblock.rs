@@ -15,6 +15,9 @@ use super::lane::{LANES, Lane, Lanes, Plain};
 /// Rows of a [`RowTile`].
 pub(crate) const ROWS: usize = 16;
 
+/// Row tiles that are multiplied at a time, at most.
+pub(crate) const TILES: usize = 8;
+
 /// An encoding that is multiplied so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Super {
@@ -62,10 +65,8 @@ impl Super {
     }
 }
 
-/// One row's superblock.
-pub(crate) struct Opened {
-    /// Codes times their scales, from −4064 to 4096.
-    pub whole: [i16; COLUMNS],
+/// What a row's superblock brings beside its whole numbers.
+pub(crate) struct Factors {
     pub d: f32,
     /// What the groups' sums of activations are multiplied by: the minima, negated.
     pub minima: [f32; 16],
@@ -84,96 +85,95 @@ pub(crate) struct RowTile {
 impl RowTile {
     pub(crate) const ZERO: RowTile =
         RowTile { d: Lane::ZERO, minima: [Lane::ZERO; ROWS], lines: [[0; 64]; 128] };
+
+    /// Row `r`'s factors.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, r: usize, factors: Factors) {
+        self.d.0[r] = factors.d;
+        self.minima[r].0 = factors.minima;
+    }
 }
 
-/// Opens a row's superblock as row `r` of a tile; `levels` are those of IQ4's nibbles, lower ones first, `lay` puts the whole numbers in their places.
+/// Opens a row's superblock: codes times their scales, from −4064 to 4096, go to `whole`. `levels` are those of IQ4's
+/// nibbles, lower ones first.
 #[inline(always)]
 pub(crate) fn open(
     coding: Super,
     block: &[u8],
-    r: usize,
-    tile: &mut RowTile,
+    whole: &mut [i16; COLUMNS],
     levels: impl Fn(&[u8; 16]) -> [[i16; 16]; 2],
-    lay: impl Fn(&[i16; COLUMNS], usize, &mut [[u8; 64]; 128]),
-) {
-    let mut opened = Opened { whole: [0; COLUMNS], d: 0.0, minima: [0.0; 16] };
+) -> Factors {
     match coding {
-        Super::Q2K => q2_k(block, &mut opened),
-        Super::Q3K => q3_k(block, &mut opened),
-        Super::Q4K => q4_k(block, &mut opened),
-        Super::Q5K => q5_k(block, &mut opened),
-        Super::Q6K => q6_k(block, &mut opened),
-        Super::Iq4Xs => iq4_xs(block, &mut opened, levels),
+        Super::Q2K => q2_k(block, whole),
+        Super::Q3K => q3_k(block, whole),
+        Super::Q4K => q4_k(block, whole),
+        Super::Q5K => q5_k(block, whole),
+        Super::Q6K => q6_k(block, whole),
+        Super::Iq4Xs => iq4_xs(block, whole, levels),
     }
-    tile.d.0[r] = opened.d;
-    tile.minima[r].0 = opened.minima;
-    lay(&opened.whole, r, &mut tile.lines);
 }
 
-/// Rows one after the other.
+/// [`open`] as row `r` of a tile, its whole numbers in order.
 #[inline(always)]
-pub(crate) fn in_rows(whole: &[i16; COLUMNS], r: usize, lines: &mut [[u8; 64]; 128]) {
-    let row = lines[8 * r..8 * r + 8].as_flattened_mut().as_chunks_mut::<2>().0;
+pub(crate) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
+    let mut whole = [0; COLUMNS];
+    tile.set(r, open(coding, block, &mut whole, levels));
+    let row = tile.lines[8 * r..8 * r + 8].as_flattened_mut().as_chunks_mut::<2>().0;
     for (to, x) in row.iter_mut().zip(whole) {
         *to = x.to_le_bytes();
     }
 }
 
-/// [`open`], as [`in_rows`].
 #[inline(always)]
-pub(crate) fn open_in_rows(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) {
-    open(coding, block, r, tile, levels, in_rows);
-}
-
-#[inline(always)]
-fn q2_k(bytes: &[u8], to: &mut Opened) {
+fn q2_k(bytes: &[u8], whole: &mut [i16; COLUMNS]) -> Factors {
     let (scales, rest) = bytes.split_at(16);
     let (codes, factors) = rest.split_at(64);
-    to.d = half(factors);
     let dmin = half(&factors[2..]);
-    for (minimum, scale) in to.minima.iter_mut().zip(scales) {
+    let mut minima = [0.0; 16];
+    for (minimum, scale) in minima.iter_mut().zip(scales) {
         *minimum = -(dmin * f32::from(scale >> 4));
     }
     for (h, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         for pair in 0..4 {
-            let to = &mut to.whole[128 * h + 32 * pair..][..32];
+            let to = &mut whole[128 * h + 32 * pair..][..32];
             for i in 0..32 {
                 let scale = i16::from(scales[8 * h + 2 * pair + i / 16] & 15);
                 to[i] = i16::from(codes[i] >> (2 * pair) & 3) * scale;
             }
         }
     }
+    Factors { d: half(factors), minima }
 }
 
 #[inline(always)]
-fn q3_k(bytes: &[u8], to: &mut Opened) {
+fn q3_k(bytes: &[u8], whole: &mut [i16; COLUMNS]) -> Factors {
     let (thirds, rest) = bytes.split_at(32);
     let (codes, rest) = rest.split_at(64);
     let packed: &[u8; 12] = rest.first_chunk().expect("a block's scales");
     let scales = q3_k_scales(packed).map(u64::to_le_bytes);
-    to.d = half(&rest[12..]);
     for (h, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         for pair in 0..4 {
-            let to = &mut to.whole[128 * h + 32 * pair..][..32];
+            let to = &mut whole[128 * h + 32 * pair..][..32];
             for i in 0..32 {
                 let code = codes[i] >> (2 * pair) & 3 | (thirds[i] >> (4 * h + pair) & 1) << 2;
                 to[i] = (i16::from(code) - 4) * (i16::from(scales[h][2 * pair + i / 16]) - 32);
             }
         }
     }
+    Factors { d: half(&rest[12..]), minima: [0.0; 16] }
 }
 
 /// The six-bit scales and the minima that Q4_K and Q5_K share.
 #[inline(always)]
-fn k_header(bytes: &[u8], to: &mut Opened) -> [i16; 8] {
+fn k_header(bytes: &[u8]) -> ([i16; 8], Factors) {
     let header: &[u8; 16] = bytes.first_chunk().expect("a block begins with its header");
-    to.d = half(header);
     let dmin = half(&header[2..]);
-    let [scales, minima] = scales_and_mins(header).map(u64::to_le_bytes);
-    for (to, minimum) in to.minima.iter_mut().zip(minima) {
+    let [scales, codes] = scales_and_mins(header).map(u64::to_le_bytes);
+    let mut minima = [0.0; 16];
+    for (to, minimum) in minima.iter_mut().zip(codes) {
         *to = -(dmin * f32::from(minimum));
     }
-    scales.map(i16::from)
+    (scales.map(i16::from), Factors { d: half(header), minima })
 }
 
 /// Thirty-two codes times their scale.
@@ -185,21 +185,22 @@ fn scale(codes: impl Fn(usize) -> u8, scale: i16, to: &mut [i16; 32]) {
 }
 
 #[inline(always)]
-fn q4_k(bytes: &[u8], to: &mut Opened) {
-    let scales = k_header(bytes, to);
-    let groups = to.whole.as_chunks_mut::<32>().0.as_chunks_mut::<2>().0;
+fn q4_k(bytes: &[u8], whole: &mut [i16; COLUMNS]) -> Factors {
+    let (scales, factors) = k_header(bytes);
+    let groups = whole.as_chunks_mut::<32>().0.as_chunks_mut::<2>().0;
     let codes = bytes[16..].as_chunks::<32>().0;
     for ((codes, [lower, upper]), scales) in codes.iter().zip(groups).zip(scales.as_chunks::<2>().0) {
         scale(|i| codes[i] & 15, scales[0], lower);
         scale(|i| codes[i] >> 4, scales[1], upper);
     }
+    factors
 }
 
 #[inline(always)]
-fn q5_k(bytes: &[u8], to: &mut Opened) {
-    let scales = k_header(bytes, to);
+fn q5_k(bytes: &[u8], whole: &mut [i16; COLUMNS]) -> Factors {
+    let (scales, factors) = k_header(bytes);
     let fifths: &[u8; 32] = bytes[16..].first_chunk().expect("a block's fifth bits");
-    let groups = to.whole.as_chunks_mut::<32>().0.as_chunks_mut::<2>().0;
+    let groups = whole.as_chunks_mut::<32>().0.as_chunks_mut::<2>().0;
     let codes = bytes[48..].as_chunks::<32>().0;
     for (p, ((codes, [lower, upper]), scales)) in
         codes.iter().zip(groups).zip(scales.as_chunks::<2>().0).enumerate()
@@ -207,18 +208,18 @@ fn q5_k(bytes: &[u8], to: &mut Opened) {
         scale(|i| codes[i] & 15 | (fifths[i] >> (2 * p) & 1) << 4, scales[0], lower);
         scale(|i| codes[i] >> 4 | (fifths[i] >> (2 * p + 1) & 1) << 4, scales[1], upper);
     }
+    factors
 }
 
 #[inline(always)]
-fn q6_k(bytes: &[u8], to: &mut Opened) {
+fn q6_k(bytes: &[u8], whole: &mut [i16; COLUMNS]) -> Factors {
     let (low, rest) = bytes.split_at(128);
     let (high, rest) = rest.split_at(64);
     let (scales, d) = rest.split_at(16);
-    to.d = half(d);
     for h in 0..2 {
         let (low, high) = (&low[64 * h..][..64], &high[32 * h..][..32]);
         for quarter in 0..4 {
-            let to = &mut to.whole[128 * h + 32 * quarter..][..32];
+            let to = &mut whole[128 * h + 32 * quarter..][..32];
             let low = &low[32 * (quarter % 2)..][..32];
             for i in 0..32 {
                 let scale = i16::from(scales[8 * h + 2 * quarter + i / 16].cast_signed());
@@ -227,6 +228,7 @@ fn q6_k(bytes: &[u8], to: &mut Opened) {
             }
         }
     }
+    Factors { d: half(d), minima: [0.0; 16] }
 }
 
 /// What the lower and the upper nibbles of IQ4 stand for.
@@ -237,10 +239,9 @@ fn levels(codes: &[u8; 16]) -> [[i16; 16]; 2] {
 }
 
 #[inline(always)]
-fn iq4_xs(bytes: &[u8], to: &mut Opened, levels: impl Fn(&[u8; 16]) -> [[i16; 16]; 2]) {
-    to.d = half(bytes);
+fn iq4_xs(bytes: &[u8], whole: &mut [i16; COLUMNS], levels: impl Fn(&[u8; 16]) -> [[i16; 16]; 2]) -> Factors {
     let high = u16::from_le_bytes([bytes[2], bytes[3]]);
-    let groups = bytes[8..].as_chunks::<16>().0.iter().zip(to.whole.as_chunks_mut::<32>().0);
+    let groups = bytes[8..].as_chunks::<16>().0.iter().zip(whole.as_chunks_mut::<32>().0);
     for (g, (codes, to)) in groups.enumerate() {
         let low = bytes[4 + g / 2] >> (4 * (g % 2)) & 15;
         let scale = i16::from(low | ((high >> (2 * g) & 3) << 4) as u8) - 32;
@@ -248,6 +249,7 @@ fn iq4_xs(bytes: &[u8], to: &mut Opened, levels: impl Fn(&[u8; 16]) -> [[i16; 16
             *to = level * scale;
         }
     }
+    Factors { d: half(bytes), minima: [0.0; 16] }
 }
 
 /// Sixteen tokens' sums of whole numbers, and what becomes of them. Used only where the instruction set is there.
@@ -262,15 +264,14 @@ pub(crate) trait Sums: Lanes {
 }
 
 /// Rows whose sums a step works out together.
-const TOGETHER: usize = 4;
+pub(crate) const TOGETHER: usize = 4;
 
 /// Adds a superblock's `Σ x·w` to `sums`, `[token tile, row tile, row]` with a token in each lane: rounded once, then by a
 /// fused multiply-add; and then its minima, of which each row has so many.
 #[inline(always)]
 pub(crate) fn add<L: Sums>(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
     for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
-        // Where a scale is 0, all numbers are. An expert's last tile is half empty as often as not.
-        if x.scales.0[TOKENS / 2..] == [0.0; TOKENS / 2] {
+        if x.is_half() {
             add_tile::<L, true>(rows, x, minima, sums);
         } else {
             add_tile::<L, false>(rows, x, minima, sums);
