@@ -13,7 +13,7 @@ use crate::kernels::fixed::{COLUMNS, TOKENS};
 use crate::kernels::lane::{LANES, Lane, flat_mut};
 use crate::kernels::superblock::{ROWS, RowTile, Super, TILES};
 use crate::kernels::tile::{Panel, TOGETHER};
-use crate::kernels::{Numbers, Row, Table};
+use crate::kernels::{Numbers, Rows, Table};
 
 /// Rows decoded at a time: of 4096 columns half a megabyte, which a core's own cache holds while the tokens go by.
 const PANEL_ROWS: usize = 32;
@@ -23,6 +23,9 @@ const OPENED_ROWS: usize = TILES * ROWS;
 
 /// Superblocks between the one that is opened and the one that memory is asked for.
 const AHEAD: usize = 16;
+
+/// Quantized rows that a kernel is called for at a time.
+const CALLED_ROWS: usize = 16;
 
 /// Bytes that a thread streams through when tokens are few: much less, and memory does not get up to speed.
 const PART_BYTES: usize = 256 << 10;
@@ -131,7 +134,7 @@ impl Model<'_> {
 impl Part<'_, '_> {
     fn run(&mut self, table: &'static Table, space: &mut Space) {
         match self.way {
-            Way::Codes(coding) => self.codes(coding.layout(), table.row(coding)),
+            Way::Codes(coding) => self.codes(coding.layout(), table.rows(coding)),
             Way::Numbers(numbers) => self.numbers(numbers),
             Way::Decoded => {
                 let (panel, sums) = self.decode(space);
@@ -177,12 +180,18 @@ impl Part<'_, '_> {
         (table.scatter)(sums, &mut self.y);
     }
 
-    /// Quantized rows, straight from their codes.
-    fn codes(&mut self, layout: Layout, row: Row) {
-        for r in 0..self.y.ncols() {
-            let bytes = self.w.row_bytes(self.first_row + r);
-            for t in 0..self.y.nrows() {
-                self.y[[t, r]] = row(bytes, self.x.digits(t, layout));
+    /// Quantized rows, straight from their codes; those of a call are in the first-level cache for the tokens after the
+    /// first.
+    fn codes(&mut self, layout: Layout, rows: Rows) {
+        let mut bytes = [&[] as &[u8]; CALLED_ROWS];
+        for first in (0..self.y.ncols()).step_by(CALLED_ROWS) {
+            let here = CALLED_ROWS.min(self.y.ncols() - first);
+            for (r, bytes) in bytes[..here].iter_mut().enumerate() {
+                *bytes = self.w.row_bytes(self.first_row + first + r);
+            }
+            for (t, mut y) in self.y.outer_iter_mut().enumerate() {
+                let y = y.as_slice_mut().expect("rows of activations are contiguous");
+                rows(&bytes[..here], self.x.digits(t, layout), &mut y[first..first + here]);
             }
         }
     }

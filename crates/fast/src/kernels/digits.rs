@@ -244,6 +244,14 @@ pub(crate) trait Open {
     fn open(bytes: &[u8], to: &mut Opened);
 }
 
+/// Each row times a token, as `row` does it: in one call, so that the end of a row overlaps with the next.
+#[inline(always)]
+pub(crate) fn each(rows: &[&[u8]], x: Digits<'_>, y: &mut [f32], row: impl Fn(&[u8], Digits<'_>) -> f32) {
+    for (y, bytes) in y.iter_mut().zip(rows) {
+        *y = row(bytes, x);
+    }
+}
+
 /// A row times a token: for each chunk and lane the exact sum of four products, its scale, and a multiply-add; even
 /// and odd chunks apart.
 #[allow(clippy::needless_range_loop, reason = "lanes are what is counted")]

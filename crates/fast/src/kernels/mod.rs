@@ -46,8 +46,8 @@ use plain::DeltaHead;
 use superblock::{RowTile, Super};
 use tile::{Panel, TOGETHER, Tokens};
 
-/// A quantized row times a token's digits.
-pub(crate) type Row = fn(&[u8], Digits<'_>) -> f32;
+/// Quantized rows times a token's digits, a sum each.
+pub(crate) type Rows = fn(&[&[u8]], Digits<'_>, &mut [f32]);
 /// Rows of plain numbers times a token.
 pub(crate) type Numbers = fn([&[u8]; TOGETHER], &[Lane]) -> [f32; TOGETHER];
 
@@ -61,31 +61,31 @@ pub(crate) struct Table {
     pub row_f32: Numbers,
     pub row_f16: Numbers,
     pub row_bf16: Numbers,
-    pub row_q4_0: Row,
-    pub row_q8_0: Row,
-    pub row_q2_k: Row,
-    pub row_q3_k: Row,
-    pub row_q4_k: Row,
-    pub row_q5_k: Row,
-    pub row_q6_k: Row,
-    pub row_iq4_nl: Row,
-    pub row_iq4_xs: Row,
-    pub row_q4_1: Row,
-    pub row_q5_0: Row,
-    pub row_q5_1: Row,
-    pub row_mxfp4: Row,
-    pub row_nvfp4: Row,
-    pub row_q1_0: Row,
-    pub row_q2_0: Row,
-    pub row_tq1_0: Row,
-    pub row_tq2_0: Row,
-    pub row_iq1_s: Row,
-    pub row_iq1_m: Row,
-    pub row_iq2_xxs: Row,
-    pub row_iq2_xs: Row,
-    pub row_iq2_s: Row,
-    pub row_iq3_xxs: Row,
-    pub row_iq3_s: Row,
+    pub rows_q4_0: Rows,
+    pub rows_q8_0: Rows,
+    pub rows_q2_k: Rows,
+    pub rows_q3_k: Rows,
+    pub rows_q4_k: Rows,
+    pub rows_q5_k: Rows,
+    pub rows_q6_k: Rows,
+    pub rows_iq4_nl: Rows,
+    pub rows_iq4_xs: Rows,
+    pub rows_q4_1: Rows,
+    pub rows_q5_0: Rows,
+    pub rows_q5_1: Rows,
+    pub rows_mxfp4: Rows,
+    pub rows_nvfp4: Rows,
+    pub rows_q1_0: Rows,
+    pub rows_q2_0: Rows,
+    pub rows_tq1_0: Rows,
+    pub rows_tq2_0: Rows,
+    pub rows_iq1_s: Rows,
+    pub rows_iq1_m: Rows,
+    pub rows_iq2_xxs: Rows,
+    pub rows_iq2_xs: Rows,
+    pub rows_iq2_s: Rows,
+    pub rows_iq3_xxs: Rows,
+    pub rows_iq3_s: Rows,
     pub pack: fn(&[f32], Layout, &mut [Chunk], &mut [Lane]),
     pub fix_tokens: fn(&[[f32; COLUMNS]; TOKENS], &mut TokenTile),
     pub open_row: fn(Super, &[u8], usize, &mut RowTile),
@@ -106,33 +106,33 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn row(&self, coding: Coding) -> Row {
+    pub(crate) fn rows(&self, coding: Coding) -> Rows {
         match coding {
-            Coding::Q4_0 => self.row_q4_0,
-            Coding::Q8_0 => self.row_q8_0,
-            Coding::Q2K => self.row_q2_k,
-            Coding::Q3K => self.row_q3_k,
-            Coding::Q4K => self.row_q4_k,
-            Coding::Q5K => self.row_q5_k,
-            Coding::Q6K => self.row_q6_k,
-            Coding::Iq4Nl => self.row_iq4_nl,
-            Coding::Iq4Xs => self.row_iq4_xs,
-            Coding::Q4_1 => self.row_q4_1,
-            Coding::Q5_0 => self.row_q5_0,
-            Coding::Q5_1 => self.row_q5_1,
-            Coding::Mxfp4 => self.row_mxfp4,
-            Coding::Nvfp4 => self.row_nvfp4,
-            Coding::Q1_0 => self.row_q1_0,
-            Coding::Q2_0 => self.row_q2_0,
-            Coding::Tq1_0 => self.row_tq1_0,
-            Coding::Tq2_0 => self.row_tq2_0,
-            Coding::Iq1S => self.row_iq1_s,
-            Coding::Iq1M => self.row_iq1_m,
-            Coding::Iq2Xxs => self.row_iq2_xxs,
-            Coding::Iq2Xs => self.row_iq2_xs,
-            Coding::Iq2S => self.row_iq2_s,
-            Coding::Iq3Xxs => self.row_iq3_xxs,
-            Coding::Iq3S => self.row_iq3_s,
+            Coding::Q4_0 => self.rows_q4_0,
+            Coding::Q8_0 => self.rows_q8_0,
+            Coding::Q2K => self.rows_q2_k,
+            Coding::Q3K => self.rows_q3_k,
+            Coding::Q4K => self.rows_q4_k,
+            Coding::Q5K => self.rows_q5_k,
+            Coding::Q6K => self.rows_q6_k,
+            Coding::Iq4Nl => self.rows_iq4_nl,
+            Coding::Iq4Xs => self.rows_iq4_xs,
+            Coding::Q4_1 => self.rows_q4_1,
+            Coding::Q5_0 => self.rows_q5_0,
+            Coding::Q5_1 => self.rows_q5_1,
+            Coding::Mxfp4 => self.rows_mxfp4,
+            Coding::Nvfp4 => self.rows_nvfp4,
+            Coding::Q1_0 => self.rows_q1_0,
+            Coding::Q2_0 => self.rows_q2_0,
+            Coding::Tq1_0 => self.rows_tq1_0,
+            Coding::Tq2_0 => self.rows_tq2_0,
+            Coding::Iq1S => self.rows_iq1_s,
+            Coding::Iq1M => self.rows_iq1_m,
+            Coding::Iq2Xxs => self.rows_iq2_xxs,
+            Coding::Iq2Xs => self.rows_iq2_xs,
+            Coding::Iq2S => self.rows_iq2_s,
+            Coding::Iq3Xxs => self.rows_iq3_xxs,
+            Coding::Iq3S => self.rows_iq3_s,
         }
     }
 
@@ -152,11 +152,11 @@ impl Table {
 macro_rules! table {
     ($name:literal, $(#[$feature:meta])* $lanes:ty, $rows:literal x $tokens:literal, $columns:literal,
         $queries:literal x $groups:literal,
-        fix = $fix:expr, open = $open_row:expr, scatter = $scatter:expr, $($row:ident = $open:expr),* $(,)?) => {
+        fix = $fix:expr, open = $open_row:expr, scatter = $scatter:expr, $($rows_of:ident = $row:expr),* $(,)?) => {
         table!(@functions [$(#[$feature])*]
             product(w: &Panel<'_>, x: Tokens<'_>, out: &mut ArrayViewMut2<'_, f32>, sums: &mut Vec<Lane>)
                 = tile::product::<$lanes, $rows, $tokens>;
-            $($row(row: &[u8], x: Digits<'_>) -> f32 = $open;)*
+            $($rows_of(rows: &[&[u8]], x: Digits<'_>, y: &mut [f32]) = digits::each, |row, x| $row(row, x);)*
             row_f32(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::F32>;
             row_f16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::F16>;
             row_bf16(rows: [&[u8]; TOGETHER], x: &[Lane]) -> [f32; TOGETHER] = tile::numbers::<$lanes, tile::Bf16>;
@@ -186,21 +186,21 @@ macro_rules! table {
         pub(super) const TABLE: Table = Table {
             name: $name,
             tile_tokens: $tokens,
-            $($row,)* row_f32, row_f16, row_bf16, pack, fix_tokens, open_row, add_superblock, scatter,
+            $($rows_of,)* row_f32, row_f16, row_bf16, pack, fix_tokens, open_row, add_superblock, scatter,
             product, dot, rms_norm, gated_norm, l2_norm, silu_product, sigmoid_product, add, add_scaled, convolve,
             delta_rule, attend, attend_f16,
         };
     };
     (@functions $features:tt
-        $($function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:expr;)*) => {
-        $(table!(@function $features $function($($argument: $type),*) $(-> $result)? = $body);)*
+        $($function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:expr $(, $more:expr)?;)*) => {
+        $(table!(@function $features $function($($argument: $type),*) $(-> $result)? = $body $(, $more)?);)*
     };
     (@function [$(#[$feature:meta])*]
-        $function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:expr) => {
+        $function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:expr $(, $more:expr)?) => {
         fn $function($($argument: $type),*) $(-> $result)? {
             $(#[$feature])*
             fn compiled($($argument: $type),*) $(-> $result)? {
-                $body($($argument),*)
+                $body($($argument),* $(, $more)?)
             }
             #[allow(unused_unsafe, reason = "the scalar table needs no instruction set")]
             // SAFETY: the table that holds this function is only handed out where the processor has the features.

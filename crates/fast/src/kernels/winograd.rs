@@ -215,16 +215,16 @@ fn of_tokens<W: Words>(x: &TokenTile) -> [W; 2] {
     let mut sums = [[W::splat(0); EXCHANGED / 2]; 2];
     let (high, low) = x.lines.split_at(COLUMNS / 2);
     for step in (0..COLUMNS / 2).step_by(STEP) {
-        for i in 0..EXCHANGED / 2 {
-            let k = step + 2 * i;
-            sums[0][i] = sums[0][i].add_pairs(W::load(&high[k]), W::load(&high[k + 1]));
-            sums[1][i] = sums[1][i].add_pairs(W::load(&low[k]), W::load(&low[k + 1]));
+        for (lines, sums) in [high, low].into_iter().zip(&mut sums) {
+            for (sum, k) in sums.iter_mut().zip((step..).step_by(2)) {
+                *sum = sum.add_pairs(W::load(&lines[k]), W::load(&lines[k + 1]));
+            }
         }
     }
     let mut less = [W::splat(0); 2];
-    for d in 0..2 {
-        for sum in sums[d] {
-            less[d] = less[d].minus(sum);
+    for (less, sums) in less.iter_mut().zip(sums) {
+        for sum in sums {
+            *less = less.minus(sum);
         }
     }
     less
