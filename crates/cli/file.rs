@@ -21,27 +21,15 @@ pub fn write_with<T>(
     if !force && path.symlink_metadata().is_ok() {
         return Err(exists());
     }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // What a killed run has left here goes first.
-    format::sweep(dir);
     let write = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".etalon-").suffix(".part");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
-        }
-        let mut file = builder.tempfile_in(dir)?;
-        // Nobody is to take it for a dead process's.
-        let _ = file.as_file().try_lock();
+        let (mut file, claim) = format::file_beside(path)?;
         let mut out = BufWriter::with_capacity(1 << 16, &mut file);
         let found = fill(&mut out)?;
         out.flush()?;
         drop(out);
-        anyhow::Ok((file, found))
+        anyhow::Ok((file, claim, found))
     };
-    let (file, found) = write().with_context(|| format!("cannot write {}", path.display()))?;
+    let (file, _claim, found) = write().with_context(|| format!("cannot write {}", path.display()))?;
     let placed = if force { file.persist(path) } else { file.persist_noclobber(path) };
     match placed {
         Ok(_) => Ok(found),

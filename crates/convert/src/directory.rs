@@ -24,7 +24,11 @@ impl Directory {
     /// Something is there and is not to be replaced, or is no checkpoint; or the system refuses.
     pub fn create(path: &Path, existing: Existing) -> Result<Directory, Error> {
         check(path, existing)?;
-        let (temporary, claim) = sibling(path)?;
+        let (temporary, claim) = format::directory_beside(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            action: "create a temporary directory beside it",
+            source,
+        })?;
         Ok(Directory { path: path.to_owned(), existing, temporary, _claim: claim })
     }
 
@@ -104,26 +108,5 @@ fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    }
-}
-
-fn sibling(path: &Path) -> Result<(TempDir, Claim), Error> {
-    let parent = parent(path);
-    let mut builder = Builder::new();
-    builder.prefix(".etalon-").suffix(".part");
-    // Temporary directories are private by default, but this one becomes what was asked for: the umask decides.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    format::sweep(parent);
-    // Another process may take it for a dead one's between these two steps.
-    loop {
-        let directory = builder.tempdir_in(parent).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            action: "create a temporary directory beside it",
-            source,
-        })?;
-        if let Some(claim) = format::claim(directory.path()) {
-            return Ok((directory, claim));
-        }
     }
 }

@@ -28,4 +28,4 @@ pub use output::{Existing, WriteDefect};
 pub use outputs::PlannedFile;
 pub use shape::{GgmlNe, Shape};
 pub use source::{Metadata, TensorInfo, TensorSource};
-pub use temporary::{Claim, claim, sweep};
+pub use temporary::{Claim, directory_beside, file_beside, sweep};

@@ -8,7 +8,7 @@ use tempfile::TempPath;
 
 use crate::Error;
 use crate::name_index::NameIndex;
-use crate::temporary::{self, Claim, claim, sweep};
+use crate::temporary::{Claim, file_beside};
 
 /// Bytes handed to the system at a time. Linux was measured to take up to twice as long for pieces of a megabyte, whose
 /// pages it gets in larger and rarer units.
@@ -102,7 +102,7 @@ impl Output {
             return Err(Error::Exists { path: path.to_path_buf() });
         }
         let io = |action| move |source| Error::Io { path: path.to_path_buf(), action, source };
-        let (temporary, claim) = create_sibling(path).map_err(io("create a temporary file beside it"))?;
+        let (temporary, claim) = file_beside(path).map_err(io("create a temporary file beside it"))?;
         let (file, temporary) = temporary.into_parts();
         file.set_len(len).map_err(io("size"))?;
         let mut index = NameIndex::default();
@@ -221,29 +221,6 @@ impl Output {
 /// Looks at every page. The system copies what is there, and starts a piece over where one of a mapping is not.
 fn page_in(bytes: &[u8]) {
     std::hint::black_box(bytes.iter().step_by(PAGE_BYTES).fold(0, |seen, byte| seen ^ byte));
-}
-
-/// A file beside the one to be, so that the rename stays in one file system, with the permissions of a new file.
-fn create_sibling(path: &Path) -> io::Result<(tempfile::NamedTempFile, Claim)> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    sweep(dir);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(temporary::PREFIX).suffix(".part");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
-    }
-    // Another process may take it for a dead one's between these two steps.
-    loop {
-        let file = builder.tempfile_in(dir)?;
-        if let Some(claim) = claim(file.path()) {
-            return Ok((file, claim));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@
 //! however it ends. One whose lock can be had belongs to nobody.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
 
+use tempfile::{Builder, NamedTempFile, TempDir};
+
 /// How names of temporaries begin.
-pub(crate) const PREFIX: &str = ".etalon-";
+const PREFIX: &str = ".etalon-";
 /// How they end: this crate's, and those of traces.
 const SUFFIXES: [&str; 2] = [".part", ".tmp"];
 
@@ -17,10 +20,51 @@ pub struct Claim {
     _lock: Option<File>,
 }
 
+/// A file beside `path`, so that a rename stays in one file system; it vanishes when dropped. Its permissions are those of
+/// any new file.
+///
+/// # Errors
+/// The system's.
+pub fn file_beside(path: &Path) -> io::Result<(NamedTempFile, Claim)> {
+    beside(path, 0o666, |builder, parent| builder.tempfile_in(parent), NamedTempFile::path)
+}
+
+/// A directory beside `path`, as [`file_beside`] makes a file.
+///
+/// # Errors
+/// The system's.
+pub fn directory_beside(path: &Path) -> io::Result<(TempDir, Claim)> {
+    beside(path, 0o777, |builder, parent| builder.tempdir_in(parent), TempDir::path)
+}
+
+fn beside<T>(
+    path: &Path,
+    mode: u32,
+    make: impl Fn(&Builder<'_, '_>, &Path) -> io::Result<T>,
+    place: impl Fn(&T) -> &Path,
+) -> io::Result<(T, Claim)> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sweep(parent);
+    let mut builder = Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIXES[0]);
+    // Temporaries are private by default, but these become what was asked for: the umask decides.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    // Another process may take it for a dead one's between these two steps.
+    loop {
+        let made = make(&builder, parent)?;
+        if let Some(claim) = claim(place(&made)) {
+            return Ok((made, claim));
+        }
+    }
+}
+
 /// Claims a temporary that was just made; `None` if somebody has cleared it away before it could be claimed.
 ///
 /// Where the file system knows no locks nothing is claimed, and nothing ever cleared away.
-pub fn claim(path: &Path) -> Option<Claim> {
+fn claim(path: &Path) -> Option<Claim> {
     let Ok(file) = File::open(path) else {
         return path.symlink_metadata().is_ok().then_some(Claim { _lock: None });
     };

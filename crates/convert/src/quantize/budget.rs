@@ -88,19 +88,8 @@ impl Losses {
     /// Keeps what is measured so far, whole.
     pub(super) fn keep(&self, path: &Path) -> Result<(), Error> {
         let failed = |what: String| Error::File { path: path.to_owned(), what };
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let write = || {
-            // Named so that what a killed run leaves is cleared away with other such files.
-            let mut builder = tempfile::Builder::new();
-            builder.prefix(".etalon-").suffix(".part");
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt;
-                builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
-            }
-            let mut file = builder.tempfile_in(dir)?;
-            // Nobody is to take it for a dead process's.
-            let _ = file.as_file().try_lock();
+            let (mut file, _claim) = format::file_beside(path)?;
             serde_json::to_writer(&mut file, self)?;
             file.persist(path)?;
             std::io::Result::Ok(())
