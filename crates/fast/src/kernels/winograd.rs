@@ -1,5 +1,5 @@
-//! AVX-512 where registers are added twice as often as multiplied (Zen 4 and later): half of most multiplications are
-//! exchanged for two additions each.
+//! AVX-512 where registers are added twice as often as multiplied (Zen 4 and later): in most columns two additions take the
+//! place of every second multiplication.
 //!
 //! By Winograd's identity for inner products (1968), `x₀w₀ + x₁w₁ = (x₀ + w₁)(x₁ + w₀) − x₀x₁ − w₀w₁`; what is taken away
 //! belongs to a token or to a row alone and is worked out once for all that it meets. In whole numbers that changes no
@@ -233,8 +233,17 @@ fn of_tokens<W: Words>(x: &TokenTile) -> [W; 2] {
 /// The sums of `w₀w₁` of each row.
 #[inline(always)]
 fn of_rows(w: &RowTile) -> [i32; ROWS] {
-    /// The first of every two pairs that are exchanged, in two steps.
-    const FIRSTS: __mmask16 = 0b0001_0101_0001_0101;
+    /// The first of every two pairs that are exchanged, of a line's.
+    const FIRSTS: __mmask16 = {
+        let (mut firsts, mut pair) = (0, 0);
+        while pair < 16 {
+            if pair % STEP < EXCHANGED {
+                firsts |= 1 << pair;
+            }
+            pair += 2;
+        }
+        firsts
+    };
     let mut sums = [0; ROWS];
     for (sum, row) in sums.iter_mut().zip(w.lines.as_chunks::<8>().0) {
         // SAFETY: 64 bytes are a register; used only in functions compiled for AVX-512 with VNNI.
