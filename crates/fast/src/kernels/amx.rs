@@ -12,13 +12,13 @@ use super::avx512::Avx512;
 use super::avx512_tiles::{Fours, fix, levels};
 use super::fixed::{COLUMNS, TOKENS, TokenTile};
 use super::lane::Lane;
-use super::superblock::{ROWS, RowTile, Super, finish, open};
+use super::superblock::{Add, ROWS, RowTile, Super, add, finish, open};
 use super::{Table, avx512, table};
 
 table!(@functions [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]]
     fix_tokens(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) = fix::<Fours>;
     open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = open_planes;
-    add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) = add;
+    add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) = add::<InTiles>;
 );
 
 const TABLE: Table = Table { name: "amx", fix_tokens, open_row, add_superblock, ..avx512::TABLE };
@@ -131,34 +131,28 @@ impl Tiles {
     }
 }
 
-/// What [`super::superblock::add`] defines.
-#[inline(always)]
-fn add(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
-    match minima {
-        0 => add_with::<0>(rows, tokens, sums),
-        8 => add_with::<8>(rows, tokens, sums),
-        _ => add_with::<16>(rows, tokens, sums),
-    }
-}
+struct InTiles;
 
-/// While a tile's products are on their way, the one before is finished.
-#[inline(always)]
-fn add_with<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]) {
-    let tiles = Tiles::configure();
-    let mut planes = [const { Planes([[[0; 16]; ROWS]; 4]) }; 2];
-    let mut turn = 0;
-    let mut before: Option<(&RowTile, &TokenTile, &mut [Lane; ROWS])> = None;
-    for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
-        for (w, sums) in rows.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
-            tiles.multiply(w, x, &mut planes[turn]);
-            turn = 1 - turn;
-            if let Some((w, x, sums)) = before.replace((w, x, sums)) {
-                finish_tile::<MINIMA>(&planes[turn], w, x, sums);
+impl Add for InTiles {
+    /// While a tile's products are on their way, the one before is finished.
+    #[inline(always)]
+    fn add<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]) {
+        let tiles = Tiles::configure();
+        let mut planes = [const { Planes([[[0; 16]; ROWS]; 4]) }; 2];
+        let mut turn = 0;
+        let mut before: Option<(&RowTile, &TokenTile, &mut [Lane; ROWS])> = None;
+        for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
+            for (w, sums) in rows.iter().zip(sums.as_chunks_mut::<ROWS>().0) {
+                tiles.multiply(w, x, &mut planes[turn]);
+                turn = 1 - turn;
+                if let Some((w, x, sums)) = before.replace((w, x, sums)) {
+                    finish_tile::<MINIMA>(&planes[turn], w, x, sums);
+                }
             }
         }
-    }
-    if let Some((w, x, sums)) = before {
-        finish_tile::<MINIMA>(&planes[1 - turn], w, x, sums);
+        if let Some((w, x, sums)) = before {
+            finish_tile::<MINIMA>(&planes[1 - turn], w, x, sums);
+        }
     }
 }
 

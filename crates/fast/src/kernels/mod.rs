@@ -164,7 +164,7 @@ macro_rules! table {
             fix_tokens(x: &[[f32; COLUMNS]; TOKENS], to: &mut TokenTile) = $fix;
             open_row(coding: Super, block: &[u8], r: usize, tile: &mut RowTile) = $open_row;
             add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane])
-                = superblock::add::<$lanes>;
+                = superblock::add::<superblock::InRows<$lanes>>;
             scatter(sums: &[Lane], out: &mut ArrayViewMut2<'_, f32>) = $scatter;
             dot(a: &[f32], b: &[f32]) -> f32 = tile::dot::<$lanes>;
             rms_norm(x: &[f32], gain: &[f32], eps: f64, y: &mut [f32]) = plain::rms_norm;

@@ -5,6 +5,8 @@
 //! number of at most 13 bits. A superblock's products with a token's whole numbers are summed exactly, whatever
 //! the order, and the sum is rounded to f32 once. That is what makes the bits the same for every instruction set.
 
+use std::marker::PhantomData;
+
 use codec::Encoding;
 use ndarray::ArrayViewMut2;
 
@@ -266,15 +268,35 @@ pub(crate) trait Sums: Lanes {
 /// Rows whose sums a step works out together.
 pub(crate) const TOGETHER: usize = 4;
 
-/// Adds a superblock's `Σ x·w` to `sums`, `[token tile, row tile, row]` with a token in each lane: rounded once, then by a
-/// fused multiply-add; and then its minima, of which each row has so many.
+/// How an instruction set adds a superblock's products.
+pub(crate) trait Add {
+    /// Adds a superblock's `Σ x·w` to `sums`, `[token tile, row tile, row]` with a token in each lane: rounded once, then by a
+    /// fused multiply-add; and then its minima, of which each row has so many. There are at most [`TILES`] row tiles.
+    fn add<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]);
+}
+
+/// [`Add::add`], compiled for every number of minima that there is.
 #[inline(always)]
-pub(crate) fn add<L: Sums>(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
-    for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
-        if x.is_half() {
-            add_tile::<L, true>(rows, x, minima, sums);
-        } else {
-            add_tile::<L, false>(rows, x, minima, sums);
+pub(crate) fn add<A: Add>(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
+    match minima {
+        0 => A::add::<0>(rows, tokens, sums),
+        8 => A::add::<8>(rows, tokens, sums),
+        _ => A::add::<16>(rows, tokens, sums),
+    }
+}
+
+/// Row by row, in any lanes: the definition.
+pub(crate) struct InRows<L>(PhantomData<L>);
+
+impl<L: Sums> Add for InRows<L> {
+    #[inline(always)]
+    fn add<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]) {
+        for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
+            if x.is_half() {
+                add_tile::<L, true>(rows, x, MINIMA, sums);
+            } else {
+                add_tile::<L, false>(rows, x, MINIMA, sums);
+            }
         }
     }
 }

@@ -11,11 +11,11 @@ use std::arch::x86_64::*;
 use super::avx512::{Avx512, joined};
 use super::fixed::{COLUMNS, TokenTile};
 use super::lane::Lane;
-use super::superblock::{ROWS, RowTile, TILES, TOGETHER, finish};
+use super::superblock::{Add, ROWS, RowTile, TILES, TOGETHER, add, finish};
 use super::{Table, avx512, table};
 
 table!(@functions [#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]]
-    add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) = add;
+    add_superblock(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) = add::<Winograd>;
 );
 
 const TABLE: Table = Table { name: "winograd", add_superblock, ..avx512::TABLE };
@@ -128,27 +128,21 @@ words!(
     |lower| unsafe { _mm512_zextsi256_si512(lower) }
 );
 
-/// What [`super::superblock::add`] defines.
-#[inline(always)]
-fn add(rows: &[RowTile], tokens: &[TokenTile], minima: usize, sums: &mut [Lane]) {
-    match minima {
-        0 => add_with::<0>(rows, tokens, sums),
-        8 => add_with::<8>(rows, tokens, sums),
-        _ => add_with::<16>(rows, tokens, sums),
-    }
-}
+struct Winograd;
 
-#[inline(always)]
-fn add_with<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]) {
-    let mut own = [[0; ROWS]; TILES];
-    for (own, w) in own[..rows.len()].iter_mut().zip(rows) {
-        *own = of_rows(w);
-    }
-    for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
-        if x.is_half() {
-            add_tile::<__m256i, MINIMA>(rows, &own, x, sums);
-        } else {
-            add_tile::<__m512i, MINIMA>(rows, &own, x, sums);
+impl Add for Winograd {
+    #[inline(always)]
+    fn add<const MINIMA: usize>(rows: &[RowTile], tokens: &[TokenTile], sums: &mut [Lane]) {
+        let mut own = [[0; ROWS]; TILES];
+        for (own, w) in own[..rows.len()].iter_mut().zip(rows) {
+            *own = of_rows(w);
+        }
+        for (x, sums) in tokens.iter().zip(sums.chunks_exact_mut(rows.len() * ROWS)) {
+            if x.is_half() {
+                add_tile::<__m256i, MINIMA>(rows, &own, x, sums);
+            } else {
+                add_tile::<__m512i, MINIMA>(rows, &own, x, sums);
+            }
         }
     }
 }
