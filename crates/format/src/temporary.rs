@@ -143,4 +143,18 @@ mod tests {
         assert_eq!(names(), [".etalon-link.part", ".etalon-other.txt", "etalon-mine.part"]);
         assert!(claim(&path("gone")).is_none());
     }
+
+    #[test]
+    fn what_is_made_is_held_and_what_was_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(".etalon-left.part");
+        fs::write(&left, "x").unwrap();
+        let path = dir.path().join("m");
+        let (file, _file) = file_beside(&path).unwrap();
+        assert!(!left.exists());
+        let (directory, _directory) = directory_beside(&path).unwrap();
+        sweep(dir.path());
+        assert!(file.path().exists() && directory.path().exists());
+        assert!([file.path(), directory.path()].iter().all(|made| made.parent() == Some(dir.path())));
+    }
 }
