@@ -13,22 +13,28 @@ use crate::etalon::{command, etalon, fixture};
 /// What the issue allows.
 const MOST: u64 = 100_000_000;
 
-/// Runs `etalon inspect` and returns the most anonymous memory it was seen to hold.
+/// Runs `etalon inspect` and returns the most anonymous memory it was seen to hold. One that ended before anybody looked,
+/// on a machine that was busy, is run again.
 fn peak(path: &Path, view: &[&str]) -> u64 {
+    const RUNS: usize = 100;
+    (0..RUNS).find_map(|_| seen(path, view)).unwrap_or_else(|| panic!("{view:?}: never seen in {RUNS} runs"))
+}
+
+/// What one run was seen to hold, if it was seen.
+fn seen(path: &Path, view: &[&str]) -> Option<u64> {
     let mut inspect = command();
     inspect.arg("inspect").arg(path).args(view).stdout(Stdio::null());
     let mut child = inspect.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
+    let mut peak = None;
     loop {
         // Gone once the process has ended.
         let text = fs::read_to_string(&status).unwrap_or_default();
         let held = text.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
-        peak = peak.max(held.map_or(0, |kb| kb.trim().parse::<u64>().unwrap() * 1024));
+        peak = peak.max(held.map(|kb| kb.trim().parse::<u64>().unwrap() * 1024));
         if let Some(ended) = child.try_wait().unwrap() {
             // What --lint finds is no failure here.
             assert!(matches!(ended.code(), Some(0 | 1)), "{view:?}");
-            assert!(peak > 0, "{view:?}: it was never seen");
             return peak;
         }
         std::thread::sleep(Duration::from_millis(1));
